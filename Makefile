@@ -1,0 +1,62 @@
+# Every target makes .venv and installs what it needs; nothing else has to be there but
+# git, make and Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+PYPROJECTS := pyproject.toml $(PLUGINS)
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-unit lint format docs bench wheels clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+install: $(STAMP)  ## Create .venv with the project, its plugins and the tools of development
+
+$(STAMP): $(PYPROJECTS) constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --editable '.[report,dev,docs]' $(foreach p,$(PLUGINS),--editable ./$(dir $(p)))
+	touch $@
+
+demo: install  ## Simulate a cohort, run the whole benchmark on it, write runs/demo/report.html
+	$(BIN)/scdrugmap datasets simulate -o runs/demo-cohort.h5ad --seed 0 --overwrite
+	$(BIN)/scdrugmap benchmark benchmarks/demo.yaml -o runs/demo --overwrite
+	@echo "Open runs/demo/report.html"
+
+test: install  ## Run all tests
+	$(PYTEST) -n $(WORKERS) --dist loadfile -q
+
+test-unit: install  ## Run the fast tests
+	$(PYTEST) -n $(WORKERS) --dist loadfile -q -m 'not slow'
+
+lint: install  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy scdrugmap $(foreach p,$(PLUGINS),$(wildcard $(dir $(p))scdrugmap_plugin_*))
+
+format: install  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: install  ## Build the documentation into docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: install  ## Measure speed and memory (not part of the tests)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+wheels: install  ## Build sdist and wheels of the core and of every plugin into dist/
+	rm -rf dist
+	for folder in . $(dir $(PLUGINS)); do \
+	    $(BIN)/python -m build --outdir dist $$folder > /dev/null || exit 1; done
+	ls dist
+
+clean:  ## Remove everything that was made
+	rm -rf $(VENV) build dist runs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name '*.egg-info' -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,55 @@
+"""scDrugMap: predict, per single cell, whether it is sensitive or resistant to a drug."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scdrugmap.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from scdrugmap.api import benchmark, check, embed, evaluate, predict
+    from scdrugmap.errors import (
+        DataError,
+        PluginError,
+        ResourceError,
+        ScDrugMapError,
+        ScDrugMapWarning,
+        UsageError,
+        WeightsError,
+    )
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    **dict.fromkeys(("benchmark", "check", "embed", "evaluate", "predict"), "scdrugmap.api"),
+    **dict.fromkeys(
+        (
+            "DataError",
+            "PluginError",
+            "ResourceError",
+            "ScDrugMapError",
+            "ScDrugMapWarning",
+            "UsageError",
+            "WeightsError",
+        ),
+        "scdrugmap.errors",
+    ),
+}
+
+__all__ = [
+    "DataError",
+    "PluginError",
+    "ResourceError",
+    "ScDrugMapError",
+    "ScDrugMapWarning",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "benchmark",
+    "check",
+    "embed",
+    "evaluate",
+    "predict",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

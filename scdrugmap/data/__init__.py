@@ -1,0 +1,1 @@
+"""Read cells, genes and labels from files."""

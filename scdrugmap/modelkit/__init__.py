@@ -1,0 +1,70 @@
+"""What a model plugin builds on: tokens, gene binding, per-cell randomness, network blocks.
+
+Names are loaded on first use, so that a tokenizer (NumPy only) does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scdrugmap.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from scdrugmap.data.genes import Genes
+    from scdrugmap.modelkit.binding import bind_genes, synthetic_vocabulary
+    from scdrugmap.modelkit.contract import CellModel, Coverage, SequenceModel, Tokenizer, Traits
+    from scdrugmap.modelkit.keys import KeyMap, load_strict, randomize, seeded
+    from scdrugmap.modelkit.layers import Attention, FeedForward, PostNormLayer, pool_mean
+    from scdrugmap.modelkit.padding import pad
+    from scdrugmap.modelkit.randomness import cell_keys, generator, token_keys
+    from scdrugmap.modelkit.tokens import Tokens
+
+_NAMES = {
+    "Genes": "scdrugmap.data.genes",
+    "bind_genes": "scdrugmap.modelkit.binding",
+    "synthetic_vocabulary": "scdrugmap.modelkit.binding",
+    "CellModel": "scdrugmap.modelkit.contract",
+    "Coverage": "scdrugmap.modelkit.contract",
+    "SequenceModel": "scdrugmap.modelkit.contract",
+    "Tokenizer": "scdrugmap.modelkit.contract",
+    "Traits": "scdrugmap.modelkit.contract",
+    "KeyMap": "scdrugmap.modelkit.keys",
+    "load_strict": "scdrugmap.modelkit.keys",
+    "randomize": "scdrugmap.modelkit.keys",
+    "seeded": "scdrugmap.modelkit.keys",
+    "Attention": "scdrugmap.modelkit.layers",
+    "FeedForward": "scdrugmap.modelkit.layers",
+    "PostNormLayer": "scdrugmap.modelkit.layers",
+    "pool_mean": "scdrugmap.modelkit.layers",
+    "pad": "scdrugmap.modelkit.padding",
+    "cell_keys": "scdrugmap.modelkit.randomness",
+    "generator": "scdrugmap.modelkit.randomness",
+    "token_keys": "scdrugmap.modelkit.randomness",
+    "Tokens": "scdrugmap.modelkit.tokens",
+}
+
+__all__ = [
+    "Attention",
+    "CellModel",
+    "Coverage",
+    "FeedForward",
+    "Genes",
+    "KeyMap",
+    "PostNormLayer",
+    "SequenceModel",
+    "Tokenizer",
+    "Tokens",
+    "Traits",
+    "bind_genes",
+    "cell_keys",
+    "generator",
+    "load_strict",
+    "pad",
+    "pool_mean",
+    "randomize",
+    "seeded",
+    "synthetic_vocabulary",
+    "token_keys",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _NAMES)

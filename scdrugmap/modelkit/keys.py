@@ -1,0 +1,141 @@
+"""Bring published tensors into our modules, strictly: every key and shape is accounted for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from scdrugmap.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MOST_LISTED = 8
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    r"""Table from published tensor names to ours.
+
+    Parameters
+    ----------
+    rules : sequence of (pattern, target)
+        ``pattern`` is matched with ``re.fullmatch``; ``target`` may use its groups (``\\1``). A
+        tuple of targets splits the tensor's rows into equal parts (a fused q/k/v projection);
+        None drops the tensor (a head that embeddings do not use). The first match wins.
+    """
+
+    rules: Sequence[tuple[str, str | tuple[str, ...] | None]]
+
+    def apply(self, published: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Rename and split tensors.
+
+        Raises
+        ------
+        WeightsError
+            A published name matches no rule, or two land on one of ours.
+        """
+        ours: dict[str, Tensor] = {}
+        unknown: list[str] = []
+        for key, tensor in published.items():
+            found = self._find(key)
+            if found is None:
+                unknown.append(key)
+                continue
+            match, target = found
+            if target is None:
+                continue
+            targets = (target,) if isinstance(target, str) else target
+            if len(targets) > 1 and tensor.shape[0] % len(targets):
+                raise WeightsError(
+                    f"{source}: {key} has {tensor.shape[0]} rows, not {len(targets)} equal parts"
+                )
+            for name, part in zip(targets, tensor.chunk(len(targets)), strict=True):
+                name = match.expand(name)
+                if name in ours:
+                    raise WeightsError(f"{source}: {key} and another tensor both mean {name}")
+                ours[name] = part
+        if unknown:
+            raise WeightsError(
+                f"{source}: {len(unknown)} tensors are not part of this model: {_list(unknown)}",
+                hint="is this the folder of another model or version?",
+            )
+        return ours
+
+    def _find(self, key: str) -> tuple[re.Match[str], str | tuple[str, ...] | None] | None:
+        for pattern, target in self.rules:
+            match = re.fullmatch(pattern, key)
+            if match:
+                return match, target
+        return None
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load tensors into a module; every name, shape and kind must fit and every value be finite.
+
+    Raises
+    ------
+    WeightsError
+        Lists the missing and unexpected names, or the shapes seen and expected.
+    """
+    expected = module.state_dict()
+    missing = [key for key in expected if key not in tensors]
+    unexpected = [key for key in tensors if key not in expected]
+    if missing or unexpected:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} tensors are missing: {_list(missing)}")
+        if unexpected:
+            parts.append(f"{len(unexpected)} tensors do not belong here: {_list(unexpected)}")
+        raise WeightsError(f"{source}: {'; '.join(parts)}")
+    wrong = []
+    for key, want in expected.items():
+        have = tensors[key]
+        if have.shape != want.shape:
+            wrong.append(f"{key} is {tuple(have.shape)}, expected {tuple(want.shape)}")
+        elif have.dtype.is_floating_point != want.dtype.is_floating_point:
+            wrong.append(f"{key} is {have.dtype}, expected {want.dtype}")
+        elif have.dtype.is_floating_point and not bool(torch.isfinite(have).all()):
+            wrong.append(f"{key} holds NaN or infinite values")
+    if wrong:
+        raise WeightsError(f"{source}: {len(wrong)} tensors do not fit: {_list(wrong)}")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_LISTED])
+    more = len(names) - _MOST_LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch inside the block and leave its global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def randomize(module: nn.Module, seed: int) -> None:
+    """Replace every parameter by a random one of the same shape: the untrained control.
+
+    Modules with ``reset_parameters`` use it; a parameter held directly is drawn from N(0, 0.02)
+    if it is a matrix, and set to one (``weight``) or zero if it is a vector.
+    """
+    with seeded(seed), torch.no_grad():
+        for part in module.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+                continue
+            for name, parameter in part.named_parameters(recurse=False):
+                if parameter.ndim > 1:
+                    parameter.normal_(0.0, 0.02)
+                else:
+                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)

@@ -1,0 +1,145 @@
+"""Tab-separated tables that survive hostile names: the one reader and writer of all our TSV files.
+
+Text is escaped so that a cell named with a tab, a line break or a spreadsheet formula stays one
+harmless field and comes back unchanged.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scdrugmap.errors import DataError, UsageError
+from scdrugmap.files import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\x00": "\\0"}
+_UNESCAPES = {escaped[1]: plain for plain, escaped in _ESCAPES.items()}
+_SPECIAL = re.compile("[\\\\\t\n\r\x00]")
+_ESCAPED = re.compile(r"\\(.)")
+_FORMULA = "=+-@'"
+"""First characters that a spreadsheet runs as a formula; a quote is put before them."""
+
+
+def escape(text: str) -> str:
+    """Return `text` as one field of a TSV file."""
+    text = _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
+    return f"'{text}" if text[:1] and text[0] in _FORMULA else text
+
+
+def unescape(field: str) -> str:
+    """Undo :func:`escape`."""
+    if field[:1] == "'" and field[1:2] and field[1] in _FORMULA:
+        field = field[1:]
+    return _ESCAPED.sub(lambda match: _UNESCAPES.get(match[1], match[0]), field)
+
+
+def write_table(frame: pd.DataFrame, target: Path) -> None:
+    """Write a data frame as TSV (gzip for ``.gz``), whole or not at all.
+
+    Text columns are escaped, floats written so that they read back exactly, missing values left
+    empty. The same frame gives the same bytes.
+    """
+    frame = frame.copy()
+    for column in frame.columns:
+        if not _is_number(frame[column]):
+            text = frame[column].astype(object)
+            frame[column] = [None if _missing(value) else escape(str(value)) for value in text]
+    frame.columns = [escape(str(column)) for column in frame.columns]
+    data = frame.to_csv(sep="\t", index=False, lineterminator="\n", quoting=3, escapechar=None)
+    raw = data.encode("utf-8", "backslashreplace")
+    if Path(target).name.endswith(".gz"):
+        buffer = io.BytesIO()
+        with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as handle:
+            handle.write(raw)
+        raw = buffer.getvalue()
+    with atomic_path(Path(target), n_bytes=len(raw)) as temporary:
+        temporary.write_bytes(raw)
+
+
+def read_table(
+    source: Path, columns: Sequence[str] = (), numbers: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Read a table that :func:`write_table` (or a careful human) wrote.
+
+    Parameters
+    ----------
+    source : Path
+        TSV file, gzip-compressed or not.
+    columns : sequence of str
+        Columns that must be there.
+    numbers : mapping of str to dtype name, optional
+        Columns to read as numbers; all others are text with ``""`` for missing.
+
+    Raises
+    ------
+    UsageError
+        The file does not exist.
+    DataError
+        It is no such table, a column is missing, or a number is none (names row and column).
+    """
+    import pandas as pd
+
+    source = Path(source)
+    if not source.is_file():
+        raise UsageError(f"{source} does not exist")
+    try:
+        raw = source.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+        frame = pd.read_csv(
+            io.StringIO(raw.decode("utf-8")),
+            sep="\t",
+            dtype=str,
+            keep_default_na=False,
+            quoting=3,
+            na_filter=False,
+        )
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, pd.errors.ParserError) as err:
+        raise DataError(f"{source} cannot be read as a table: {err}") from err
+    except pd.errors.EmptyDataError as err:
+        raise DataError(f"{source} is empty") from err
+    frame.columns = [unescape(column) for column in frame.columns]
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{source}: the columns {', '.join(missing)} are missing",
+            hint=f"it has: {', '.join(frame.columns[:20])}",
+        )
+    for column in frame.columns:
+        if numbers and column in numbers:
+            frame[column] = _numbers(frame[column], numbers[column], source)
+        else:
+            frame[column] = [unescape(value) for value in frame[column]]
+    return frame
+
+
+def _numbers(text: pd.Series, dtype: str, source: Path) -> pd.Series:
+    import pandas as pd
+
+    numbers = pd.to_numeric(text.replace("", None), errors="coerce")
+    bad = numbers.isna() & ~text.str.lower().isin({"", "nan"})
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise DataError(
+            f"{source}, line {row + 2}, column {text.name}: {text.iloc[row]!r} is no number"
+        )
+    if dtype.startswith("int") and numbers.isna().any():
+        row = int(numbers.isna().to_numpy().argmax())
+        raise DataError(f"{source}, line {row + 2}, column {text.name}: a number is missing")
+    return numbers.astype(dtype)
+
+
+def _is_number(column: pd.Series) -> bool:
+    return bool(getattr(column.dtype, "kind", "O") in "iuf")
+
+
+def _missing(value: object) -> bool:
+    return value is None or value != value

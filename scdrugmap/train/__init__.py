@@ -1,0 +1,1 @@
+"""Train heads and predictors, and apply them."""
