@@ -53,7 +53,7 @@ bench: install  ## Measure speed and memory (not part of the tests)
 wheels: install  ## Build sdist and wheels of the core and of every plugin into dist/
 	rm -rf dist
 	for folder in . $(dir $(PLUGINS)); do \
-	    $(BIN)/python -m build --outdir dist $$folder > /dev/null || exit 1; done
+	    $(BIN)/python -m build --no-isolation --outdir dist $$folder > /dev/null || exit 1; done
 	ls dist
 
 clean:  ## Remove everything that was made
