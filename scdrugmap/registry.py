@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import metadata
@@ -19,7 +19,7 @@ import pluggy
 from pydantic import ValidationError
 
 from scdrugmap import hookspecs
-from scdrugmap.errors import PluginError
+from scdrugmap.errors import PluginError, ScDrugMapError
 from scdrugmap.specs import (
     SUPPORTED_CONTRACTS,
     CommandSpec,
@@ -27,6 +27,7 @@ from scdrugmap.specs import (
     EstimatorSpec,
     ModelSpec,
     TextModelSpec,
+    foreign_contract,
 )
 
 GROUP = "scdrugmap"
@@ -154,7 +155,30 @@ class Registry:
 @lru_cache(maxsize=1)
 def get_registry() -> Registry:
     """Discover the installed plugins, once per process."""
-    return discover(metadata.entry_points(group=GROUP), os.environ.get(FILTER_VARIABLE))
+    entry_points, damaged = installed_entry_points()
+    registry = discover(entry_points, os.environ.get(FILTER_VARIABLE))
+    registry.plugins += damaged
+    return registry
+
+
+def installed_entry_points() -> tuple[list[metadata.EntryPoint], list[PluginRecord]]:
+    """Return the entry points of our group, and distributions whose metadata cannot be read."""
+    try:
+        return list(metadata.entry_points(group=GROUP)), []
+    except Exception:  # the border to foreign code: one damaged file ends the standard call
+        pass
+    entry_points: list[metadata.EntryPoint] = []
+    damaged: list[PluginRecord] = []
+    for distribution in metadata.distributions():
+        try:
+            entry_points += distribution.entry_points.select(group=GROUP)
+        except Exception as err:  # the border to foreign code
+            text = distribution.read_text("entry_points.txt") or ""
+            if f"[{GROUP}]" in text:
+                name, version = _name_and_version(distribution)
+                reason = f"its entry_points.txt cannot be read: {_one_line(err)}"
+                damaged.append(PluginRecord("", "", name, version, "failed", (reason,)))
+    return entry_points, damaged
 
 
 def discover(entry_points: Iterable[metadata.EntryPoint], only: str | None = None) -> Registry:
@@ -168,114 +192,162 @@ def discover(entry_points: Iterable[metadata.EntryPoint], only: str | None = Non
         nothing else.
     """
     wanted = None if only is None else {name.strip() for name in only.split(",") if name.strip()}
-    registry = Registry()
     found: dict[tuple[str, str, str], metadata.EntryPoint] = {}
     for entry in entry_points:  # one distribution can stand twice on the path
         found.setdefault((_distribution(entry)[0], entry.name, entry.value), entry)
-    offers: dict[tuple[str, str], list[Provided[Any]]] = {}
-    for key in sorted(found, key=lambda key: (key[0] != CORE_DISTRIBUTION, key)):
-        record, specs = _load(found[key], wanted)
+    loaded = [
+        _load(found[key], wanted)
+        for key in sorted(found, key=lambda key: (key[0] != CORE_DISTRIBUTION, key))
+    ]
+    registry = Registry(conflicts=_settle(loaded))
+    for plugin in loaded:
+        record = plugin.record()
         registry.plugins.append(record)
-        for kind, spec in specs:
-            offers.setdefault((kind, spec.name), []).append(Provided(spec, record))
-    for (kind, name), offered in offers.items():
-        _settle(registry, kind, name, offered)
+        for kind, spec in plugin.specs:
+            registry.items[kind][spec.name] = Provided(spec, record)
+    for name in sorted((wanted or set()) - {entry.name for entry in found.values()}):
+        reason = f"named in {FILTER_VARIABLE}, but no such plugin is installed"
+        registry.plugins.append(PluginRecord(name, "", "", "", "failed", (reason,)))
     return registry
 
 
 def _distribution(entry: metadata.EntryPoint) -> tuple[str, str]:
-    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
+    return _name_and_version(entry.dist) if entry.dist else ("unknown", "")
 
 
-def _load(
-    entry: metadata.EntryPoint, wanted: set[str] | None
-) -> tuple[PluginRecord, list[tuple[str, Any]]]:
-    """Load one entry point; whatever goes wrong ends in its record."""
-    distribution, version = _distribution(entry)
-    record = PluginRecord(entry.name, entry.value, distribution, version)
-    if wanted is not None and entry.name not in wanted and not record.built_in:
-        reason = f"not named in {FILTER_VARIABLE}"
-        return replace(record, status="disabled", reasons=(reason,)), []
+def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
+    try:
+        known = distribution.metadata
+        return known["Name"] or "unknown", known["Version"] or ""
+    except Exception:  # the border to foreign code: metadata may be missing or damaged
+        return "unknown", ""
+
+
+@dataclass
+class _Loaded:
+    """What loading one entry point gave, before names are settled among all."""
+
+    base: PluginRecord
+    status: str = "ok"
+    reasons: list[str] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=list)
+    contracts: set[int] = field(default_factory=set)
+    specs: list[tuple[str, Any]] = field(default_factory=list)
+
+    def record(self) -> PluginRecord:
+        """Return the record that users see."""
+        return replace(
+            self.base,
+            status="failed" if self.reasons and self.status == "ok" else self.status,
+            reasons=tuple(self.reasons),
+            hooks=tuple(self.hooks),
+            provides=tuple(f"{kind}:{spec.name}" for kind, spec in self.specs),
+            contracts=tuple(sorted(self.contracts)),
+        )
+
+    @property
+    def source(self) -> str:
+        """The distribution, as errors name it."""
+        return f"{self.base.distribution} {self.base.version}".strip()
+
+
+def _load(entry: metadata.EntryPoint, wanted: set[str] | None) -> _Loaded:
+    """Load one entry point; whatever goes wrong ends among its reasons."""
+    plugin = _Loaded(PluginRecord(entry.name, entry.value, *_distribution(entry)))
+    if wanted is not None and entry.name not in wanted and not plugin.base.built_in:
+        plugin.status, plugin.reasons = "disabled", [f"not named in {FILTER_VARIABLE}"]
+        return plugin
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
         manager.register(entry.load(), name=entry.name)
         manager.check_pending()
-    except Exception as err:  # the border to foreign code: any failure is the plugin's
-        return replace(record, status="failed", reasons=(_one_line(err),)), []
-    specs: list[tuple[str, Any]] = []
-    reasons: list[str] = []
-    hooks: list[str] = []
+    except (Exception, SystemExit) as err:  # the border to foreign code: any failure is its own
+        plugin.reasons = [_one_line(err)]
+        return plugin
     for hook, (kind, classes) in HOOKS.items():
         for implementation in getattr(manager.hook, hook).get_hookimpls():
-            hooks.append(hook)
-            good, bad = _call(implementation.function, hook, classes)
-            specs += [(kind, spec) for spec in good]
-            reasons += bad
-    if not hooks:
-        reasons.append("implements no hook of scdrugmap")
-    return (
-        replace(
-            record,
-            status="failed" if reasons else "ok",
-            reasons=tuple(reasons),
-            hooks=tuple(hooks),
-            provides=tuple(f"{kind}:{spec.name}" for kind, spec in specs),
-            contracts=tuple(sorted({s.contract for _, s in specs if hasattr(s, "contract")})),
-        ),
-        specs,
-    )
+            plugin.hooks.append(hook)
+            _call(plugin, implementation.function, hook, kind, classes)
+    if not plugin.hooks:
+        plugin.reasons.append("implements no hook of scdrugmap")
+    return plugin
 
 
 def _call(
-    function: Callable[[], Any], hook: str, classes: tuple[type, ...]
-) -> tuple[list[Any], list[str]]:
-    """Call one hook; return the specs that can be used and why the others cannot."""
+    plugin: _Loaded,
+    function: Callable[[], Any],
+    hook: str,
+    kind: str,
+    classes: tuple[type, ...],
+) -> None:
+    """Call one hook; keep the specs that can be used and say why the others cannot."""
     try:
-        returned = list(function())
-    except Exception as err:  # the border to foreign code
-        return [], [f"{hook} failed: {_one_line(err)}"]
-    good: list[Any] = []
-    reasons: list[str] = []
-    for spec in returned:
-        if not isinstance(spec, classes):
+        returned = function()
+        specs: list[Any] = [] if returned is None else list(returned)
+    except (Exception, SystemExit) as err:  # the border to foreign code
+        plugin.reasons.append(f"{hook} failed: {_one_line(err)}")
+        return
+    if returned is None:
+        plugin.reasons.append(f"{hook} returned None, not a list")
+    for spec in specs:
+        contract = getattr(spec, "contract", None)
+        if isinstance(contract, int):
+            plugin.contracts.add(contract)
+        fits = isinstance(spec, classes)
+        if not fits:
             names = " or ".join(cls.__name__ for cls in classes)
-            reasons.append(f"{hook} returned a {type(spec).__name__}, not a {names}")
-        elif getattr(spec, "contract", None) not in {None, *SUPPORTED_CONTRACTS}:
-            speaks = ", ".join(map(str, sorted(SUPPORTED_CONTRACTS)))
-            reasons.append(
-                f"{spec.name} is written for contract {spec.contract}; this scdrugmap speaks "
-                f"{speaks}: update {'scdrugmap' if spec.contract > max(SUPPORTED_CONTRACTS) else 'the plugin'}"
-            )
+            plugin.reasons.append(f"{hook} returned a {type(spec).__name__}, not a {names}")
+        elif contract is not None and contract not in SUPPORTED_CONTRACTS:
+            plugin.reasons.append(foreign_contract(spec.name, contract))
+        elif kind == "command" and spec.name in _verbs():
+            plugin.reasons.append(f"command {spec.name} is a verb of scdrugmap itself")
+        elif (kind, spec.name) in {(kind, other.name) for kind, other in plugin.specs}:
+            plugin.reasons.append(f"{hook} returned {kind} {spec.name} twice; the first is used")
         else:
-            good.append(spec)
-    return good, reasons
+            plugin.specs.append((kind, spec))
+
+
+def _verbs() -> Collection[str]:
+    from scdrugmap.cli import VERBS
+
+    return VERBS
 
 
 def _one_line(err: BaseException) -> str:
+    if isinstance(err, ScDrugMapError):
+        return err.message
     if isinstance(err, ValidationError):
         first = err.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{err.title}.{where}: {first['msg']}"
+        where = ".".join(map(str, (err.title, *first["loc"])))
+        more = f" (and {err.error_count() - 1} more)" if err.error_count() > 1 else ""
+        return f"{where}: {first['msg']}{more}"
     return " ".join(f"{type(err).__name__}: {err}".split())
 
 
-def _settle(registry: Registry, kind: str, name: str, offered: list[Provided[Any]]) -> None:
-    """Give a name to its only provider; the core keeps its own names, else nobody gets it."""
-    own = [item for item in offered if item.plugin.built_in]
-    if len(offered) == 1 or own:
-        registry.items[kind][name] = (own or offered)[0]
-    if len(offered) == 1:
-        return
-    sources = tuple(f"{item.plugin.distribution} {item.plugin.version}" for item in offered)
-    if not own:
-        registry.conflicts[kind, name] = sources
-    losers = {(item.plugin.distribution, item.plugin.name) for item in offered if item not in own}
-    reason = f"{kind} {name} is offered by {' and '.join(sources)}"
-    reason += "; the built-in one is used" if own else "; none of them is used"
-    registry.plugins = [
-        replace(record, status="failed", reasons=(*record.reasons, reason))
-        if (record.distribution, record.name) in losers
-        else record
-        for record in registry.plugins
-    ]
+def _settle(loaded: list[_Loaded]) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Give each name to its only provider; the core keeps its own names, else nobody gets it.
+
+    Losers lose the spec and get a reason. Returns who offers each name that nobody gets.
+    """
+    offers: dict[tuple[str, str], list[_Loaded]] = {}
+    for plugin in loaded:
+        for kind, spec in plugin.specs:
+            offers.setdefault((kind, spec.name), []).append(plugin)
+    conflicts: dict[tuple[str, str], tuple[str, ...]] = {}
+    for (kind, name), plugins in offers.items():
+        if len(plugins) == 1:
+            continue
+        own = [plugin for plugin in plugins if plugin.base.built_in]
+        sources = tuple(plugin.source for plugin in plugins)
+        if not own:
+            conflicts[kind, name] = sources
+        reason = f"{kind} {name} is offered by {' and '.join(sources)}"
+        reason += "; the built-in one is used" if own else "; none of them is used"
+        for plugin in plugins:
+            if plugin not in own[:1]:
+                plugin.reasons.append(reason)
+                plugin.specs = [
+                    item for item in plugin.specs if (item[0], item[1].name) != (kind, name)
+                ]
+    return conflicts

@@ -8,10 +8,22 @@ Everything here is light (pydantic only), frozen and JSON-able: specs are read a
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from operator import attrgetter
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from scdrugmap.errors import PluginError
 
@@ -47,11 +59,11 @@ def load_object(path: str) -> Any:
     """
     module_name, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as err:
+        return attrgetter(name)(importlib.import_module(module_name))
+    except Exception as err:  # the border to foreign code: a plugin's module may raise anything
         raise PluginError(
-            f"{path} cannot be loaded: {err}",
-            hint="reinstall the plugin that provides it, or see `scdrugmap plugins`",
+            f"{path} cannot be loaded: {' '.join(f'{type(err).__name__}: {err}'.split())}",
+            hint="reinstall the plugin that provides it, or see `scdrugmap plugins list`",
         ) from err
 
 
@@ -86,10 +98,48 @@ OptionsClass = Annotated[
 ]
 
 
+def foreign_contract(name: str, contract: int) -> str:
+    """Say that a spec is written for a contract this core does not speak, and what to update."""
+    speaks = ", ".join(map(str, sorted(SUPPORTED_CONTRACTS)))
+    update = "scdrugmap" if contract > max(SUPPORTED_CONTRACTS) else "the plugin"
+    return (
+        f"{name} is written for contract {contract}; this scdrugmap speaks {speaks}: "
+        f"update {update}"
+    )
+
+
 class Spec(BaseModel):
     """Base of all specs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain_foreign_contract(
+        cls, values: Any, handler: ModelWrapValidatorHandler[Self]
+    ) -> Self:
+        """Name the contract, not the first unknown field, when a newer or older spec does not fit."""
+        try:
+            return handler(values)
+        except ValidationError as err:
+            contract = values.get("contract") if isinstance(values, dict) else None
+            if isinstance(contract, int) and contract not in SUPPORTED_CONTRACTS:
+                name = str(values.get("name", cls.__name__))
+                raise PluginError(foreign_contract(name, contract)) from err
+            raise
+
+
+def _sorted_list(values: Iterable[str]) -> list[str]:
+    return sorted(values)
+
+
+# Sets are written in one order, so that the same spec gives the same JSON in every process.
+ValuesSet = Annotated[
+    frozenset[Values], PlainSerializer(_sorted_list, return_type=list[str], when_used="json")
+]
+CapabilitySet = Annotated[
+    frozenset[Capability], PlainSerializer(_sorted_list, return_type=list[str], when_used="json")
+]
 
 
 class Variant(Spec):
@@ -146,11 +196,11 @@ class ModelSpec(Spec):
     numerics: int = Field(ge=1, description="raised whenever results change; part of cache keys")
     gene_id: GeneId
     species: tuple[str, ...]
-    accepts: frozenset[Values]
-    capabilities: frozenset[Capability]
+    accepts: ValuesSet
+    capabilities: CapabilitySet
     cell_batching: Literal["length", "group"] = "length"
     options: OptionsClass
-    variants: tuple[Variant, ...] = Field(description="the first is the default")
+    variants: tuple[Variant, ...] = Field(min_length=1, description="the first is the default")
     weights: tuple[WeightSet, ...] = Field((), description="empty: the model needs no weights")
     lora: LoraDefaults | None = None
     min_genes: int = Field(500, ge=1, description="fewest genes of a file the model must know")
@@ -159,6 +209,15 @@ class ModelSpec(Spec):
     weights_licence: str = ""
     homepage: str
     factory: str = Field(pattern=FACTORY_PATTERN)
+
+    @field_validator("variants", "weights")
+    @classmethod
+    def _names_are_unique(cls, named: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [item.name for item in named]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"{', '.join(sorted(twice))} is there twice")
+        return named
 
     def require(self, capability: Capability) -> None:
         """Raise unless the model declares a capability.
@@ -204,7 +263,7 @@ class TextModelSpec(Spec):
     title: str
     contract: int
     numerics: int = Field(ge=1)
-    capabilities: frozenset[Capability] = frozenset({Capability.CLASSIFY})
+    capabilities: CapabilitySet = frozenset({Capability.CLASSIFY})
     remote: bool = Field(description="True: cells leave this machine; needs --allow-network")
     secrets: tuple[str, ...] = Field((), description="environment variables that hold keys")
     options: OptionsClass
@@ -222,7 +281,7 @@ class EstimatorSpec(Spec):
     contract: int
     numerics: int = Field(ge=1)
     level: Literal["cell", "sample"] = "cell"
-    accepts: frozenset[Values] = frozenset({"counts", "lognorm"})
+    accepts: ValuesSet = frozenset({"counts", "lognorm"})
     options: OptionsClass = Options
     factory: str = Field(pattern=FACTORY_PATTERN)
 
