@@ -208,7 +208,12 @@ class ModelSpec(Spec):
     code_licence: str
     weights_licence: str = ""
     homepage: str
-    factory: str = Field(pattern=FACTORY_PATTERN)
+    factory: str = Field(pattern=FACTORY_PATTERN, description="`build(options, weights, seed)`")
+    weights_reader: str | None = Field(
+        None,
+        pattern=FACTORY_PATTERN,
+        description="`read_published(folder, variant)`; needed where `weights` lists any",
+    )
 
     @field_validator("variants", "weights")
     @classmethod

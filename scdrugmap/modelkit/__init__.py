@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from scdrugmap.modelkit.keys import KeyMap, load_strict, randomize, seeded
     from scdrugmap.modelkit.layers import Attention, FeedForward, PostNormLayer, pool_mean
     from scdrugmap.modelkit.padding import pad
+    from scdrugmap.modelkit.published import PublishedFolder, Weights
     from scdrugmap.modelkit.randomness import cell_keys, generator, token_keys
     from scdrugmap.modelkit.tokens import Tokens
 
@@ -37,6 +38,8 @@ _NAMES = {
     "PostNormLayer": "scdrugmap.modelkit.layers",
     "pool_mean": "scdrugmap.modelkit.layers",
     "pad": "scdrugmap.modelkit.padding",
+    "PublishedFolder": "scdrugmap.modelkit.published",
+    "Weights": "scdrugmap.modelkit.published",
     "cell_keys": "scdrugmap.modelkit.randomness",
     "generator": "scdrugmap.modelkit.randomness",
     "token_keys": "scdrugmap.modelkit.randomness",
@@ -51,10 +54,12 @@ __all__ = [
     "Genes",
     "KeyMap",
     "PostNormLayer",
+    "PublishedFolder",
     "SequenceModel",
     "Tokenizer",
     "Tokens",
     "Traits",
+    "Weights",
     "bind_genes",
     "cell_keys",
     "generator",

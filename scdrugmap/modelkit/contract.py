@@ -72,9 +72,10 @@ class Tokenizer(Protocol):
 class CellModel(Protocol):
     """What ``factory(options, weights, seed)`` returns.
 
-    ``options`` is an instance of the spec's options class; ``weights`` the folder of the weights
-    (published or imported layout) or None for random tensors over a synthetic vocabulary; ``seed``
-    an int for random tensors and per-cell draws. See :class:`SequenceModel` for defaults.
+    ``options`` is an instance of the spec's options class; ``weights`` a
+    :class:`~scdrugmap.modelkit.published.Weights`, the same whether the folder is as published or
+    imported, or None for random tensors over a synthetic vocabulary; ``seed`` an int for random
+    tensors and per-cell draws. See :class:`SequenceModel` for defaults.
     """
 
     traits: Traits
