@@ -1,0 +1,470 @@
+"""Read cells: any supported file or AnnData as named CSR blocks in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
+
+from scdrugmap.data.containers import Container, open_container
+from scdrugmap.data.fingerprints import as_text, cell_hashes, gene_hashes
+from scdrugmap.data.matrix import Matrix, choose_matrix
+from scdrugmap.data.names import select_cells, unique_names
+from scdrugmap.data.sources import RowSource, assemble, read_index
+from scdrugmap.data.validate import EXACT_FLOAT32, LARGEST_COUNT, ValueFacts, find_bad
+from scdrugmap.errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scdrugmap.data.genes import GeneMapping, Genes
+
+BLOCK = 4096
+"""Cells of a block unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some cells.
+
+    Parameters
+    ----------
+    index : (n,) int64
+        Positions of the cells in ``Cells``.
+    rows : csr_matrix float32, (n, n_genes)
+        Columns sorted, no explicit zeros, no repeated entries.
+    names : (n,) object str
+    """
+
+    index: np.ndarray
+    rows: csr_matrix
+    names: np.ndarray
+
+
+class Cells:
+    """Cells of one file or AnnData; made by :func:`open_cells`.
+
+    Attributes
+    ----------
+    name : str
+        Name of the dataset: the file's stem unless given.
+    path : Path or None
+    names : (n_cells,) object str
+        Unique within the file.
+    obs : pandas.DataFrame
+        One row per cell, index = `names`.
+    mapping : GeneMapping
+        From the columns of the file to `genes`.
+    matrix : Matrix
+        Where the values are and what they are.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        source: RowSource,
+        matrix: Matrix,
+        mapping: GeneMapping,
+        obs: pd.DataFrame,
+        positions: np.ndarray,
+        *,
+        name: str,
+        checks: ValueChecks,
+        notices: Sequence[str] = (),
+        owner: bool = True,
+    ) -> None:
+        self.name, self.path = name, container.path
+        self.obs, self.mapping, self.matrix = obs, mapping, matrix
+        self.names: np.ndarray = obs.index.to_numpy(dtype=object)
+        self._container, self._source, self._positions = container, source, positions
+        self._checks, self._notices, self._owner = checks, list(notices), owner
+        self._columns = _remapping(mapping.column)
+        self._fingerprints: np.ndarray | None = None
+
+    @property
+    def genes(self) -> Genes:
+        """The genes, duplicates joined."""
+        return self.mapping.genes
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells, after ``where``."""
+        return len(self.names)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes, after joining."""
+        return len(self.mapping.genes)
+
+    @property
+    def where(self) -> str:
+        """Name of the file for messages."""
+        return self._container.where
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know, one line each; reading may add some."""
+        found = list(self._notices)
+        if self._source.joined:
+            found.append(f"{self.where}: repeated entries of {self.matrix.location} were summed")
+        if self._checks.facts.largest >= EXACT_FLOAT32:
+            found.append(
+                f"{self.where}: counts up to {self._checks.facts.largest:,.0f}; from 2^24 on "
+                "they are rounded to float32"
+            )
+        return tuple(found)
+
+    def blocks(self, size: int = BLOCK, index: np.ndarray | None = None) -> Iterator[Block]:
+        """Read all cells, or those of `index`, block by block.
+
+        Parameters
+        ----------
+        size : int
+            Cells of a block.
+        index : (n,) int, optional
+            Positions, in any order; blocks keep that order. Neighbours that stand together are
+            read together, so shuffled runs of cells cost little more than file order.
+
+        Yields
+        ------
+        Block
+
+        Raises
+        ------
+        DataError
+            A block is damaged or holds values that are not what the matrix was found to hold.
+        """
+        if size < 1:
+            raise ValueError(f"a block needs at least 1 cell, not {size}")
+        chosen = np.arange(self.n_cells) if index is None else np.asarray(index, dtype=np.int64)
+        for start in range(0, len(chosen), size):
+            part = chosen[start : start + size]
+            yield Block(part, self.rows(part), self.names[part])
+
+    def rows(self, index: np.ndarray) -> csr_matrix:
+        """Return the cells at some positions, in that order.
+
+        Parameters
+        ----------
+        index : (n,) int
+
+        Returns
+        -------
+        csr_matrix float32, (n, n_genes)
+        """
+        self._container.check_unchanged()
+        positions = self._positions[np.asarray(index, dtype=np.int64)]
+        rows = read_index(self._source, positions)
+        self._checks.apply(rows, positions)
+        return self._columns.apply(rows)
+
+    def column_totals(self) -> np.ndarray:
+        """Return the total of each gene over these cells, (n_genes,) float64."""
+        totals = np.zeros(self.n_genes)
+        for block in self.blocks():
+            totals += np.bincount(block.rows.indices, block.rows.data, minlength=self.n_genes)
+        return totals
+
+    def fingerprints(self) -> np.ndarray:
+        """Return a hash of each cell's content, equal for equal cells in any file.
+
+        Returns
+        -------
+        (n_cells,) object str
+            32 hexadecimal digits; all zeros for a cell without any value.
+        """
+        if self._fingerprints is None:
+            genes = gene_hashes(self.genes.identity())
+            hashes = [cell_hashes(block.rows, genes) for block in self.blocks()]
+            self._fingerprints = as_text(np.concatenate(hashes))
+        return self._fingerprints
+
+    def subset(self, index: np.ndarray) -> Cells:
+        """Return some of the cells; they share the open file, which this object closes."""
+        index = np.asarray(index, dtype=np.int64)
+        part = Cells(
+            self._container,
+            self._source,
+            self.matrix,
+            self.mapping,
+            self.obs.iloc[index],
+            self._positions[index],
+            name=self.name,
+            checks=self._checks,
+            notices=self._notices,
+            owner=False,
+        )
+        if self._fingerprints is not None:
+            part._fingerprints = self._fingerprints[index]
+        return part
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._owner:
+            self._source.close()
+            self._container.close()
+
+    def __enter__(self) -> Cells:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        matrix = self.matrix
+        return (
+            f"<Cells {self.name}: {self.n_cells:,} cells x {self.n_genes:,} genes, "
+            f"{matrix.values} from {matrix.location} ({matrix.storage} {matrix.dtype})>"
+        )
+
+
+class ValueChecks:
+    """Checks of every block's values against what the matrix is said to hold.
+
+    Parameters
+    ----------
+    values : str
+        ``counts`` or ``lognorm``.
+    strict : bool
+        Whether counts must be whole numbers; not when the user said what the values are.
+    round_counts : bool
+        Round them.
+    """
+
+    def __init__(
+        self, values: str, location: str, where: str, *, strict: bool, round_counts: bool
+    ) -> None:
+        self.values, self.location, self.where = values, location, where
+        self.strict, self.round_counts = strict, round_counts
+        self.facts = ValueFacts()
+
+    def apply(self, rows: csr_matrix, positions: np.ndarray) -> None:
+        """Check a block, round it if so wished, and drop explicit zeros, all in place.
+
+        Raises
+        ------
+        DataError
+            Names the row, the column and the value.
+        """
+        if not rows.nnz:
+            return
+        facts = ValueFacts(whole=self.strict)
+        facts.add(rows.data)
+        if not facts.smallest >= 0 or not facts.largest < np.inf:
+            self._refuse(rows, positions, ("nan", "inf", "negative"))
+        if self.values == "counts":
+            if self.round_counts:
+                np.rint(rows.data, out=rows.data)
+                facts.zeros = True
+            elif self.strict and not facts.whole:
+                self._refuse(rows, positions, ("fraction",))
+            if facts.largest > LARGEST_COUNT:
+                raise DataError(
+                    f"{self.where}: {self.location} holds {facts.largest:.4g}, "
+                    "too large for a count",
+                    hint="give the file with raw counts",
+                )
+        if facts.zeros:
+            rows.eliminate_zeros()
+        self.facts.largest = max(self.facts.largest, facts.largest)
+
+    def _refuse(self, rows: csr_matrix, positions: np.ndarray, kinds: tuple[str, ...]) -> None:
+        words = {"nan": "NaN", "inf": "an infinite value", "negative": "a negative value"}
+        for kind in kinds:
+            bad = find_bad(rows, kind)
+            if bad:
+                row, column, value = bad
+                what = words.get(kind, "a fraction among counts")
+                raise DataError(
+                    f"{self.where}: {self.location} holds {what} ({value:g}) in row "
+                    f"{positions[row]:,}, column {column:,}",
+                    hint="give raw counts"
+                    + (
+                        ", or add --round if they are estimated counts"
+                        if kind == "fraction"
+                        else ""
+                    )
+                    if self.values == "counts"
+                    else "replace or remove these values",
+                )
+
+
+@dataclass(frozen=True)
+class _Remapping:
+    """How columns of the file become genes."""
+
+    column: np.ndarray | None  # None: they already are
+    n_genes: int
+
+    def apply(self, rows: csr_matrix) -> csr_matrix:
+        if self.column is None:
+            return rows
+        indices = self.column[rows.indices]
+        data, indptr = rows.data, rows.indptr.astype(np.int64)
+        kept = indices >= 0
+        if not kept.all():
+            before = np.concatenate([[0], np.cumsum(kept)])
+            data, indices, indptr = data[kept], indices[kept], before[indptr]
+        joined = assemble(data, indices, indptr, self.n_genes)
+        joined.has_sorted_indices = joined.has_canonical_format = False
+        joined.sum_duplicates()
+        return joined
+
+
+def _remapping(column: np.ndarray) -> _Remapping:
+    n_genes = int(column.max(initial=-1)) + 1
+    if np.array_equal(column, np.arange(len(column))):
+        return _Remapping(None, n_genes)
+    return _Remapping(column.astype(np.int32), n_genes)
+
+
+def open_cells(
+    source: str | Path | AnnData,
+    *,
+    name: str | None = None,
+    accepts: Collection[str] = ("counts", "lognorm"),
+    layer: str | None = None,
+    values: str | None = None,
+    gene_id: str | None = None,
+    where: Sequence[tuple[str, str]] = (),
+    sample: str | None = None,
+    round_counts: bool = False,
+    transpose: bool = False,
+) -> Cells:
+    """Open cells for reading; close them, or use ``with``.
+
+    Parameters
+    ----------
+    source : path or AnnData
+        h5ad, zarr, 10x HDF5 file or folder, or an object in memory (never modified).
+    name : str, optional
+        Name of the dataset; default: the file's stem.
+    accepts : collection of str
+        Values that can be used: ``counts``, ``lognorm``. Counts are preferred.
+    layer : str, optional
+        Where the values are: ``X``, ``raw`` or the name of a layer; default: searched.
+    values : str, optional
+        What the values are, overriding what they look like.
+    gene_id : str, optional
+        ``symbol`` or ``ensembl``; default: found out.
+    where : sequence of (column, value)
+        Take only cells with this value in obs; several values of one column are alternatives.
+    sample : str, optional
+        Column of obs that makes repeated cell names unique.
+    round_counts : bool
+        Round fractional counts (RSEM).
+    transpose : bool
+        The file holds genes in rows.
+
+    Returns
+    -------
+    Cells
+
+    Raises
+    ------
+    UsageError
+        No such path, layer or column; no cell is selected.
+    DataError
+        The file is damaged, dangerous, or holds nothing that can be used.
+    ResourceError
+        The file cannot be read now.
+    """
+    from scdrugmap.data.genes import read_genes
+
+    container = open_container(source, name)
+    try:
+        choice = choose_matrix(
+            container,
+            accepts,
+            layer=layer,
+            values=values,
+            round_counts=round_counts,
+            transpose=transpose,
+        )
+        matrix, rows = choice.matrix, choice.source
+        obs, var = container.obs(), container.var(matrix.location)
+        if transpose:
+            obs, var = var, obs
+        names, name_notices = unique_names(obs, sample, container.where)
+        obs = obs.set_axis(pd.Index(names, dtype=object))
+        positions = select_cells(obs, where, container.where)
+        checks = ValueChecks(
+            matrix.values,
+            matrix.location,
+            container.where,
+            strict=values is None,
+            round_counts=round_counts,
+        )
+        notices = [*container.notices, *choice.notices, *name_notices]
+        mapping = read_genes(var, gene_id=gene_id, values=matrix.values, where=container.where)
+        if matrix.values == "lognorm" and mapping.counts.get("joined"):
+            totals = _file_totals(rows, checks)
+            mapping = read_genes(
+                var, gene_id=gene_id, values=matrix.values, where=container.where, totals=totals
+            )
+        return Cells(
+            container,
+            rows,
+            matrix,
+            mapping,
+            obs if len(positions) == len(obs) else obs.iloc[positions],
+            positions,
+            name=container.name,
+            checks=checks,
+            notices=[*notices, *mapping.notices],
+        )
+    except BaseException:
+        container.close()
+        raise
+
+
+def read_obs(
+    source: str | Path | AnnData,
+    *,
+    where: Sequence[tuple[str, str]] = (),
+    sample: str | None = None,
+) -> tuple[str, pd.DataFrame]:
+    """Read the table of cells and nothing else.
+
+    Returns
+    -------
+    name : str
+        Name of the dataset.
+    obs : pandas.DataFrame
+        Index = unique cell names, as :func:`open_cells` gives them.
+
+    Raises
+    ------
+    UsageError, DataError, ResourceError
+        As :func:`open_cells`.
+    """
+    container = open_container(source)
+    try:
+        obs = container.obs()
+        names, _ = unique_names(obs, sample, container.where)
+        obs = obs.set_axis(pd.Index(names, dtype=object))
+        return container.name, obs.iloc[select_cells(obs, where, container.where)]
+    finally:
+        container.close()
+
+
+def _file_totals(source: RowSource, checks: ValueChecks) -> np.ndarray:
+    """Return the total of each column of the file, whichever cells are selected."""
+    totals: Any = np.zeros(source.shape[1])
+    for start in range(0, source.shape[0], BLOCK):
+        stop = min(source.shape[0], start + BLOCK)
+        rows = source.read([(start, stop)])
+        checks.apply(rows, np.arange(start, stop))
+        totals += np.bincount(rows.indices, rows.data, minlength=source.shape[1])
+    return totals
