@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,19 +104,29 @@ def synthetic_adata(
 
 
 def _gene_names(n_genes: int, gene_id: GeneId) -> list[str]:
-    """Return genes spread over the whole table, mitochondrial ones last."""
+    """Return genes spread over the genome, mitochondrial ones last."""
+    names, mitochondrial, coding = _genes()
+    last = np.flatnonzero(mitochondrial & coding)[: min(_MOST_MITOCHONDRIAL, n_genes // 10)]
+    others = np.flatnonzero(coding & ~mitochondrial)
+    if n_genes - len(last) > len(others):
+        others = np.flatnonzero(~mitochondrial)
+    if n_genes - len(last) > len(others):
+        raise ValueError(f"the gene table has {len(others) + len(last)} genes, not {n_genes}")
+    spread = np.linspace(0, len(others) - 1, n_genes - len(last)).astype(np.int64)
+    column = 0 if gene_id == "symbol" else 1
+    return [str(name) for name in names[np.concatenate([others[spread], last]), column]]
+
+
+@lru_cache(maxsize=1)
+def _genes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (n, 2) symbols and Ensembl ids, and (n,) bool: mitochondrial, protein coding."""
     from scdrugmap.data.genes import gene_table
 
     table = gene_table()
-    symbols = np.array(table.names("symbol"), object)
-    _, ensembl, _ = table.resolve(symbols, "symbol")
-    both = np.asarray(ensembl, object) != ""
-    symbols, ensembl = symbols[both], np.asarray(ensembl, object)[both]
-    if n_genes > len(symbols):
-        raise ValueError(f"the gene table has {len(symbols)} genes, not {n_genes}")
-    mitochondrial = np.array([symbol.startswith("MT-") for symbol in symbols])
-    last = np.flatnonzero(mitochondrial)[: min(_MOST_MITOCHONDRIAL, n_genes // 10)]
-    others = np.flatnonzero(~mitochondrial)
-    spread = np.linspace(0, len(others) - 1, n_genes - len(last)).astype(np.int64)
-    names = symbols if gene_id == "symbol" else ensembl
-    return [str(name) for name in names[np.concatenate([others[spread], last])]]
+    symbol = np.array(table.names("symbol"), object)
+    _, ensembl, _ = table.resolve(list(symbol), "symbol")
+    both = ensembl != ""
+    symbol, ensembl = symbol[both], ensembl[both]
+    mitochondrial = np.array([name.startswith("MT-") for name in symbol])
+    coding = table.biotypes(ensembl) == "protein_coding"
+    return np.stack([symbol, ensembl], axis=1), mitochondrial, coding
