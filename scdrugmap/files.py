@@ -7,6 +7,10 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +20,7 @@ from typing import Any
 from scdrugmap.errors import ResourceError, UsageError
 
 TEMPORARY_SUFFIX = ".scdrugmap-tmp"
-"""Ending of files under construction; anything so named can be deleted."""
+"""Ending of files under construction; anything so named can be deleted when no run is active."""
 
 _RESOURCE_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -30,11 +34,25 @@ _RESOURCE_ERRORS = {
     errno.ENFILE: "too many open files",
     errno.ENOMEM: "out of memory",
 }
+_ERRNO_IN_TEXT = re.compile(r"errno = (\d+)")  # how the HDF5 library passes it on
+_MOST_NAME_BYTES = 80  # of the target's name in the temporary one: file systems allow 255 in all
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
-def resource_error(err: OSError, path: Path, n_bytes: int | None = None) -> ResourceError | None:
+def error_number(err: BaseException) -> int:
+    """Return the number of an operating-system error, also of one that HDF5 wrapped; 0: none."""
+    number = getattr(err, "errno", None)
+    if isinstance(number, int) and number:
+        return number
+    found = _ERRNO_IN_TEXT.search(str(err))
+    return int(found[1]) if found else 0
+
+
+def resource_error(
+    err: BaseException, path: Path, n_bytes: int | None = None
+) -> ResourceError | None:
     """Return the ResourceError that an operating-system error means, or None."""
-    reason = _RESOURCE_ERRORS.get(err.errno or 0)
+    reason = _RESOURCE_ERRORS.get(error_number(err))
     if reason is None:
         return None
     need = f" ({n_bytes:,} bytes needed)" if n_bytes else ""
@@ -43,32 +61,53 @@ def resource_error(err: OSError, path: Path, n_bytes: int | None = None) -> Reso
     )
 
 
-def check_output(target: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+def check_output(
+    target: Path, *, overwrite: bool, inputs: Iterable[Path] = (), n_bytes: int = 0
+) -> None:
     """Refuse an output before any work is done for it.
+
+    Parameters
+    ----------
+    target : Path
+    overwrite : bool
+        An existing file may be replaced.
+    inputs : iterable of Path
+        Files that the output must not replace.
+    n_bytes : int
+        What will be written at least; compared with the free space.
 
     Raises
     ------
     UsageError
-        It exists (without `overwrite`), is one of the inputs, is a folder, or has no parent.
+        It exists (without `overwrite`), is one of the inputs, is no plain file, or has no parent.
     ResourceError
-        Its folder cannot be written to.
+        Its folder cannot be written to, or has too little room.
     """
     target = Path(target)
     if not target.name:
         raise UsageError(f"{str(target)!r} is no file name")
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder", hint="name a file with -o")
-    if any(path.exists() and target.exists() and path.samefile(target) for path in inputs):
-        raise UsageError(f"{target} is both input and output", hint="name another file with -o")
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists", hint="name another file, or add --overwrite")
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {target.parent} does not exist", hint="create it first")
     try:
+        exists = target.exists()
+        if target.is_dir():
+            raise UsageError(f"{target} is a folder", hint="name a file with -o")
+        if exists and any(path.exists() and path.samefile(target) for path in map(Path, inputs)):
+            raise UsageError(f"{target} is both input and output", hint="name another file with -o")
+        if exists and not target.is_file():
+            raise UsageError(f"{target} is no plain file", hint="name a file with -o")
+        if exists and not overwrite:
+            raise UsageError(f"{target} exists", hint="name another file, or add --overwrite")
+        if not target.parent.is_dir():
+            raise UsageError(f"the folder {target.parent} does not exist", hint="create it first")
         with tempfile.TemporaryFile(dir=target.parent):
             pass
+        free = shutil.disk_usage(target.parent).free
     except OSError as err:
         raise (resource_error(err, target.parent) or err) from err
+    if n_bytes > free:
+        raise ResourceError(
+            f"{target}: {n_bytes:,} bytes are needed, {free:,} are free",
+            hint="make room or choose another place",
+        )
 
 
 @contextmanager
@@ -76,7 +115,13 @@ def atomic_path(target: Path, *, n_bytes: int | None = None) -> Iterator[Path]:
     """Give a temporary path beside `target` that becomes `target` when the block succeeds.
 
     The file is flushed to disk, renamed, and its folder flushed; on any error it is removed and
-    `target` stays as it was.
+    `target` stays as it was. What killed processes left for the same target is tidied up.
+
+    Parameters
+    ----------
+    target : Path
+    n_bytes : int, optional
+        What will be written, for messages.
 
     Raises
     ------
@@ -84,27 +129,90 @@ def atomic_path(target: Path, *, n_bytes: int | None = None) -> Iterator[Path]:
         Disk full, no permission and the like; names the path and, if given, `n_bytes`.
     """
     target = Path(target)
-    try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name[:80]}.", suffix=TEMPORARY_SUFFIX, dir=target.parent
-        )
-    except OSError as err:
-        raise (resource_error(err, target, n_bytes) or err) from err
-    temporary = Path(name)
-    try:
-        os.close(handle)
+    with _construction(target, n_bytes) as temporary:
+        temporary.touch(exist_ok=False)  # not mkstemp, which ignores the umask
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files private; respect the umask
         sync_file(temporary)
         os.replace(temporary, target)
         sync_folder(target.parent)
-    except OSError as err:
-        raise (resource_error(err, target, n_bytes) or err) from err
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `target` that becomes `target` when the block succeeds.
+
+    Every file in it is flushed first. If `target` has come to exist meanwhile, it stays and the
+    new folder is dropped: two writers of one content-addressed folder write the same.
+
+    Raises
+    ------
+    ResourceError
+        Disk full, no permission and the like; names the path.
+    """
+    target = Path(target)
+    with _construction(target, None) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for path in temporary.iterdir():
+            sync_file(path)
+        sync_folder(temporary)
+        try:
+            temporary.rename(target)
+        except OSError as err:
+            if err.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+        sync_folder(target.parent)
+
+
+@contextmanager
+def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
+    """Give a free temporary name beside `target`; whatever is there afterwards is removed."""
+    prefix = f".{os.fsencode(target.name)[:_MOST_NAME_BYTES].decode('utf-8', 'ignore')}."
+    token = secrets.token_hex(4)
+    temporary = target.with_name(f"{prefix}{_MACHINE}-{os.getpid()}-{token}{TEMPORARY_SUFFIX}")
+    _tidy(target.parent, prefix)
+    try:
+        yield temporary
+    except (OSError, RuntimeError) as err:  # HDF5 raises RuntimeError when closing fails
+        named = getattr(err, "filename", None)
+        ours = named is None or str(named) in (str(temporary), str(target))
+        failed = resource_error(err, target if ours else Path(str(named)), n_bytes)
+        if failed is None:
+            raise
+        raise failed from err
     finally:
+        remove(temporary)
+
+
+def _tidy(folder: Path, prefix: str) -> None:
+    """Remove what processes of this machine that no longer live left under construction."""
+    pattern = re.compile(
+        rf"{re.escape(prefix)}{_MACHINE}-(\d+)-[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}"
+    )
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = pattern.fullmatch(path.name)
+            if found and not _lives(int(found[1])):
+                remove(path)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+            path.unlink()
 
 
 def sync_file(path: Path) -> None:
@@ -146,7 +254,7 @@ def canonical_json(value: Any) -> str:
 
 def hash_json(value: Any) -> str:
     """Return the SHA-256 (hex) of a JSON value."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_file(path: Path) -> str:
