@@ -103,6 +103,24 @@ class Registry:
         """Extra commands by name."""
         return {name: item.spec for name, item in self.items["command"].items()}
 
+    def plugin(self, name: str) -> list[PluginRecord]:
+        """Return the plugins whose entry point has that name; several distributions may use one.
+
+        Raises
+        ------
+        PluginError
+            There is none.
+        """
+        records = [record for record in self.plugins if record.name == name]
+        if not records:
+            names = sorted({record.name for record in self.plugins})
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise PluginError(
+                f"there is no plugin named {name!r}", hint=f"{hint}installed: {', '.join(names)}"
+            )
+        return records
+
     def model(self, name: str) -> ModelSpec:
         """Return the embedding model of that name.
 

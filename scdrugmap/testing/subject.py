@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,6 +79,24 @@ class Subject:
             tiny = "tiny" in {variant.name for variant in self.spec.variants}
             options = self.spec.options(**({"variant": "tiny"} if tiny else {}))
             self.options = cast("ModelOptions", options)
+
+    @classmethod
+    def from_settings(cls, spec: ModelSpec, settings: Mapping[str, str]) -> Subject:
+        """Make a subject with options as ``--set key=value`` names them.
+
+        Raises
+        ------
+        UsageError
+            There is no such option, or the value is none of its kind.
+        """
+        from scdrugmap.model.load import parse_options
+
+        plain = cls(spec).options
+        assert plain is not None
+        if settings:
+            given = {"variant": plain.variant, **settings}
+            plain = cast("ModelOptions", parse_options(spec.options, given, spec.name))
+        return cls(spec, plain)
 
     def build(self, seed: int | None = None) -> CellModel:
         """Build the model anew: with the subject's seed, or with another."""
