@@ -1,0 +1,68 @@
+"""``scdrugmap evaluate``: score predictions, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from scdrugmap.cli.options import PATH, output_option, overwrite_option, quiet_option, seed_option
+
+
+@click.command(
+    epilog="Example: scdrugmap evaluate predictions.tsv --splits splits.tsv -o metrics.tsv"
+)
+@click.argument("predictions", nargs=-1, required=True, metavar="PREDICTIONS...", type=PATH)
+@click.option("--splits", type=PATH, required=True, help="Split that the predictions were made on.")
+@click.option("--in-sample", is_flag=True, help="Score training cells too, and say so.")
+@click.option(
+    "--exclude-invalid",
+    is_flag=True,
+    help="Leave cells without an answer out instead of counting them as wrong.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(min=0),
+    default=2000,
+    show_default=True,
+    help="Draws of the bootstrap; 0: no intervals.",
+)
+@seed_option
+@output_option
+@overwrite_option
+@quiet_option
+def command(
+    predictions: tuple[Path, ...],
+    splits: Path,
+    in_sample: bool,
+    exclude_invalid: bool,
+    draws: int,
+    seed: int,
+    output: Path,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Score predictions on test cells: per fold, pooled, per sample and per dataset.
+
+    Several files may hold several models, seeds and folds. Cells without an answer count as wrong;
+    predictions of training cells are left out.
+    """
+    from scdrugmap.evaluate.evaluate import describe_metrics, evaluate_files
+    from scdrugmap.evaluate.tables import write_metrics
+    from scdrugmap.files import check_output
+    from scdrugmap.progress import say
+
+    check_output(output, overwrite=overwrite, inputs=[*predictions, splits])
+    metrics = evaluate_files(
+        predictions,
+        splits,
+        in_sample=in_sample,
+        exclude_invalid=exclude_invalid,
+        draws=draws,
+        seed=seed,
+    )
+    write_metrics(metrics, output)
+    for notice in metrics.attrs["notices"]:
+        say(f"Note: {notice}", quiet=quiet)
+    for line in describe_metrics(metrics):
+        say(line, quiet=quiet)
