@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,13 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from scdrugmap.data.containers import Container, open_container
+from scdrugmap.data.containers import Container, open_container, reading
 from scdrugmap.data.fingerprints import as_text, cell_hashes, gene_hashes
 from scdrugmap.data.matrix import Matrix, choose_matrix
 from scdrugmap.data.names import select_cells, unique_names
-from scdrugmap.data.sources import RowSource, assemble, read_index
-from scdrugmap.data.validate import EXACT_FLOAT32, LARGEST_COUNT, ValueFacts, find_bad
-from scdrugmap.errors import DataError
+from scdrugmap.data.remap import Remapping
+from scdrugmap.data.sources import RowSource, read_index
+from scdrugmap.data.values import EXACT_FLOAT32, ValueChecks
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,7 +85,7 @@ class Cells:
         self.names: np.ndarray = obs.index.to_numpy(dtype=object)
         self._container, self._source, self._positions = container, source, positions
         self._checks, self._notices, self._owner = checks, list(notices), owner
-        self._columns = _remapping(mapping.column)
+        self._columns = Remapping(mapping)
         self._fingerprints: np.ndarray | None = None
 
     @property
@@ -160,7 +161,8 @@ class Cells:
         """
         self._container.check_unchanged()
         positions = self._positions[np.asarray(index, dtype=np.int64)]
-        rows = read_index(self._source, positions)
+        with reading(self.where):
+            rows = read_index(self._source, positions)
         self._checks.apply(rows, positions)
         return self._columns.apply(rows)
 
@@ -229,106 +231,6 @@ class Cells:
         )
 
 
-class ValueChecks:
-    """Checks of every block's values against what the matrix is said to hold.
-
-    Parameters
-    ----------
-    values : str
-        ``counts`` or ``lognorm``.
-    strict : bool
-        Whether counts must be whole numbers; not when the user said what the values are.
-    round_counts : bool
-        Round them.
-    """
-
-    def __init__(
-        self, values: str, location: str, where: str, *, strict: bool, round_counts: bool
-    ) -> None:
-        self.values, self.location, self.where = values, location, where
-        self.strict, self.round_counts = strict, round_counts
-        self.facts = ValueFacts()
-
-    def apply(self, rows: csr_matrix, positions: np.ndarray) -> None:
-        """Check a block, round it if so wished, and drop explicit zeros, all in place.
-
-        Raises
-        ------
-        DataError
-            Names the row, the column and the value.
-        """
-        if not rows.nnz:
-            return
-        facts = ValueFacts(whole=self.strict)
-        facts.add(rows.data)
-        if not facts.smallest >= 0 or not facts.largest < np.inf:
-            self._refuse(rows, positions, ("nan", "inf", "negative"))
-        if self.values == "counts":
-            if self.round_counts:
-                np.rint(rows.data, out=rows.data)
-                facts.zeros = True
-            elif self.strict and not facts.whole:
-                self._refuse(rows, positions, ("fraction",))
-            if facts.largest > LARGEST_COUNT:
-                raise DataError(
-                    f"{self.where}: {self.location} holds {facts.largest:.4g}, "
-                    "too large for a count",
-                    hint="give the file with raw counts",
-                )
-        if facts.zeros:
-            rows.eliminate_zeros()
-        self.facts.largest = max(self.facts.largest, facts.largest)
-
-    def _refuse(self, rows: csr_matrix, positions: np.ndarray, kinds: tuple[str, ...]) -> None:
-        words = {"nan": "NaN", "inf": "an infinite value", "negative": "a negative value"}
-        for kind in kinds:
-            bad = find_bad(rows, kind)
-            if bad:
-                row, column, value = bad
-                what = words.get(kind, "a fraction among counts")
-                raise DataError(
-                    f"{self.where}: {self.location} holds {what} ({value:g}) in row "
-                    f"{positions[row]:,}, column {column:,}",
-                    hint="give raw counts"
-                    + (
-                        ", or add --round if they are estimated counts"
-                        if kind == "fraction"
-                        else ""
-                    )
-                    if self.values == "counts"
-                    else "replace or remove these values",
-                )
-
-
-@dataclass(frozen=True)
-class _Remapping:
-    """How columns of the file become genes."""
-
-    column: np.ndarray | None  # None: they already are
-    n_genes: int
-
-    def apply(self, rows: csr_matrix) -> csr_matrix:
-        if self.column is None:
-            return rows
-        indices = self.column[rows.indices]
-        data, indptr = rows.data, rows.indptr.astype(np.int64)
-        kept = indices >= 0
-        if not kept.all():
-            before = np.concatenate([[0], np.cumsum(kept)])
-            data, indices, indptr = data[kept], indices[kept], before[indptr]
-        joined = assemble(data, indices, indptr, self.n_genes)
-        joined.has_sorted_indices = joined.has_canonical_format = False
-        joined.sum_duplicates()
-        return joined
-
-
-def _remapping(column: np.ndarray) -> _Remapping:
-    n_genes = int(column.max(initial=-1)) + 1
-    if np.array_equal(column, np.arange(len(column))):
-        return _Remapping(None, n_genes)
-    return _Remapping(column.astype(np.int32), n_genes)
-
-
 def open_cells(
     source: str | Path | AnnData,
     *,
@@ -384,18 +286,24 @@ def open_cells(
 
     container = open_container(source, name)
     try:
-        choice = choose_matrix(
-            container,
-            accepts,
-            layer=layer,
-            values=values,
-            round_counts=round_counts,
-            transpose=transpose,
-        )
-        matrix, rows = choice.matrix, choice.source
-        obs, var = container.obs(), container.var(matrix.location)
+        with reading(container.where):
+            choice = choose_matrix(
+                container,
+                accepts,
+                layer=layer,
+                values=values,
+                round_counts=round_counts,
+                transpose=transpose,
+            )
+            obs, var = container.obs(), container.var(choice.matrix.location)
+    except BaseException:
+        container.close()
+        raise
+    matrix, rows = choice.matrix, choice.source
+    try:
         if transpose:
             obs, var = var, obs
+        stored = obs.index
         names, name_notices = unique_names(obs, sample, container.where)
         obs = obs.set_axis(pd.Index(names, dtype=object))
         positions = select_cells(obs, where, container.where)
@@ -406,13 +314,17 @@ def open_cells(
             strict=values is None,
             round_counts=round_counts,
         )
-        notices = [*container.notices, *choice.notices, *name_notices]
-        mapping = read_genes(var, gene_id=gene_id, values=matrix.values, where=container.where)
+        map_genes = partial(
+            read_genes,
+            var,
+            gene_id=gene_id,
+            values=matrix.values,
+            where=container.where,
+            obs_names=stored.tolist(),
+        )
+        mapping = map_genes()
         if matrix.values == "lognorm" and mapping.counts.get("joined"):
-            totals = _file_totals(rows, checks)
-            mapping = read_genes(
-                var, gene_id=gene_id, values=matrix.values, where=container.where, totals=totals
-            )
+            mapping = map_genes(totals=_file_totals(rows, checks))
         return Cells(
             container,
             rows,
@@ -422,9 +334,10 @@ def open_cells(
             positions,
             name=container.name,
             checks=checks,
-            notices=[*notices, *mapping.notices],
+            notices=[*container.notices, *choice.notices, *name_notices, *mapping.notices],
         )
     except BaseException:
+        rows.close()
         container.close()
         raise
 
@@ -451,7 +364,8 @@ def read_obs(
     """
     container = open_container(source)
     try:
-        obs = container.obs()
+        with reading(container.where):
+            obs = container.obs()
         names, _ = unique_names(obs, sample, container.where)
         obs = obs.set_axis(pd.Index(names, dtype=object))
         return container.name, obs.iloc[select_cells(obs, where, container.where)]

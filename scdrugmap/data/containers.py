@@ -6,13 +6,17 @@ A container gives its tables and the stored matrices; it reads nothing else of a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
+from scdrugmap.data.formats import Format, recognise
 from scdrugmap.data.frames import count_rows, is_group, read_frame
-from scdrugmap.errors import DataError, ResourceError, UsageError
+from scdrugmap.data.inspect import check_stamp, open_scanned
+from scdrugmap.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,15 +61,22 @@ class StoredContainer:
     ----------
     root : h5py.File or zarr.Group
     path : Path
-    stamp : tuple or None
-        Identity of the file when it was inspected (:func:`file_stamp`).
+    stamp : tuple of int
+        Identity of the file when it was inspected (:func:`file_stamp`); empty: not watched.
     """
 
     def __init__(
-        self, root: Any, path: Path, *, stamp: tuple[int, ...] | None, notices: tuple[str, ...] = ()
+        self,
+        root: Any,
+        path: Path,
+        *,
+        name: str | None = None,
+        stamp: tuple[int, ...] = (),
+        notices: tuple[str, ...] = (),
     ) -> None:
-        self.root, self.path, self.stamp, self.notices = root, path, stamp, notices
-        self.where, self.name = path.name, dataset_name(path)
+        self.root, self.stamp, self.notices = root, stamp, notices
+        self.path: Path | None = path
+        self.where, self.name = path.name, name or dataset_name(path)
         for part in ("obs", "var"):
             if part not in root:
                 raise DataError(
@@ -113,11 +124,8 @@ class StoredContainer:
 
     def check_unchanged(self) -> None:
         """Raise if the file is not the one that was inspected."""
-        if self.stamp is not None and file_stamp(self.path) != self.stamp:
-            raise DataError(
-                f"{self.where}: the file changed while it was being read",
-                hint="wait until it is complete, then run again",
-            )
+        if self.stamp and self.path is not None:
+            check_stamp(self.path, self.stamp)
 
     def close(self) -> None:
         """Close the file."""
@@ -134,6 +142,7 @@ class MemoryContainer:
         self.where = name
         self.path: Path | None = None
         self.notices: tuple[str, ...] = ()
+        self._x = adata.X  # once: each look at X of a view makes a copy
 
     def obs(self) -> pd.DataFrame:
         """Return a copy of the table of cells."""
@@ -151,14 +160,14 @@ class MemoryContainer:
 
     def locations(self) -> tuple[str, ...]:
         """Return the places that hold a matrix."""
-        found = ["X"] if self.adata.X is not None else []
+        found = ["X"] if self._x is not None else []
         found += [f"layers/{name}" for name in sorted(self.adata.layers)]
         return (*found, "raw/X") if self.adata.raw is not None else tuple(found)
 
     def element(self, location: str) -> Any:
         """Return a matrix; one that is still in its file is given as the group that holds it."""
         if location == "X":
-            found = self.adata.X
+            found = self._x
         elif location == "raw/X":
             found = self.adata.raw.X
         else:
@@ -170,15 +179,6 @@ class MemoryContainer:
 
     def close(self) -> None:
         """Do nothing: the object is the caller's."""
-
-
-def file_stamp(path: Path) -> tuple[int, ...]:
-    """Return what identifies a file and its state: device, inode, size, time of change."""
-    try:
-        seen = Path(path).stat()
-    except OSError:
-        return ()
-    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 def dataset_name(path: Path) -> str:
@@ -206,19 +206,52 @@ def open_container(source: str | Path | AnnData, name: str | None = None) -> Con
         if not all(hasattr(source, key) for key in ("X", "obs", "var", "layers")):
             raise TypeError(f"expected a path or an AnnData, not {type(source).__name__}")
         return MemoryContainer(source, name or "adata")
-    import h5py
+    found = recognise(Path(source))
+    path = found.path
+    if found.format == Format.TABLE:
+        raise DataError(
+            f"{path.name} is a table of text, which is too slow to read again and again",
+            hint=f"scdrugmap convert {path} -o {dataset_name(path)}.h5ad",
+        )
+    if found.format in (Format.TENX_H5, Format.TENX_FOLDER):
+        return _open_10x(path, name)
+    if found.format == Format.ZARR:
+        from scdrugmap.data.zarr_store import open_zarr
 
-    path = Path(source)
-    stamp = file_stamp(path)
-    if not stamp:
-        raise UsageError(f"{path} does not exist")
-    try:
-        root = h5py.File(path, "r")
-    except BlockingIOError as err:
-        raise ResourceError(f"{path} is being written by another process") from err
-    except OSError as err:
-        raise DataError(f"{path} cannot be read: {err}") from err
-    container = StoredContainer(root, path, stamp=stamp)
-    container.name = name or container.name
-    container.check_unchanged()
+        return StoredContainer(open_zarr(path), path, name=name)
+    assert found.scan is not None
+    return StoredContainer(
+        open_scanned(found.scan),
+        path,
+        name=name,
+        stamp=found.scan.stamp,
+        notices=found.scan.notices,
+    )
+
+
+def _open_10x(path: Path, name: str | None) -> MemoryContainer:
+    from scdrugmap.data.convert import read_10x
+
+    container = MemoryContainer(read_10x(path), name or dataset_name(path))
+    container.path, container.where = path, path.name
+    container.notices = (f"{path.name} holds 10x counts; they are read into memory",)
     return container
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turn what the HDF5 library says of damaged data into a DataError.
+
+    Raises
+    ------
+    DataError
+        Names the file and what the library said.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as err:
+        words = " ".join(str(err).split())
+        raise DataError(
+            f"{where}: data cannot be read: {words}",
+            hint="the file is damaged: write it again, or fetch it again",
+        ) from err

@@ -231,7 +231,8 @@ def _categorical(
         )
     if len(set(categories.tolist())) != len(categories):
         raise DataError(f"{where}: {label} lists a category twice")
-    return pd.Categorical.from_codes(codes, categories=categories, ordered=ordered)
+    names: Any = categories
+    return pd.Categorical.from_codes(codes, categories=names, ordered=ordered)
 
 
 def _compound_frame(node: Any, part: str, where: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 from scdrugmap.data.containers import Container
 from scdrugmap.data.elements import row_source
 from scdrugmap.data.sources import RowSource, read_index
-from scdrugmap.data.validate import Diagnosis, diagnose
+from scdrugmap.data.values import Diagnosis, diagnose
 from scdrugmap.errors import DataError, UsageError
 
 SEARCHED = ("X", "layers/counts", "raw/X")
@@ -75,8 +75,8 @@ def choose_matrix(
     """
     where, present = container.where, container.locations()
     named = layer is not None
-    places = (_location(layer, present, where),) if layer is not None else SEARCHED
-    places = tuple(place for place in places if place in present)
+    wanted = SEARCHED if layer is None else (_location(layer, present, where),)
+    places = tuple(place for place in wanted if place in present)
     if not places:
         raise DataError(
             f"{where}: there is no matrix (X, layers['counts'] or raw)",
@@ -92,7 +92,8 @@ def choose_matrix(
         except DataError as err:
             if len(places) == 1:
                 raise
-            seen.append((place, Diagnosis("", err.message.removeprefix(f"{where}: "), err.hint)))
+            reason = f"something else ({err.message.removeprefix(f'{where}: ')})"
+            seen.append((place, Diagnosis("", reason, err.hint)))
             continue
         if found.values and values is not None:
             found = Diagnosis(values, f"{values}, as told", found.hint)

@@ -176,7 +176,7 @@ def describe_dtype(dtype: np.dtype) -> str:
         return "a structure of several fields"
     words = {"c": "complex numbers", "S": "text", "U": "text", "T": "text", "V": "opaque bytes"}
     if dtype.kind == "O":
-        return "text" if (dtype.metadata or {}).get("vlen") in (str, bytes) else "objects"
+        return "text" if dict(dtype.metadata or {}).get("vlen") in (str, bytes) else "objects"
     return words.get(dtype.kind, str(dtype))
 
 
@@ -243,7 +243,7 @@ def assemble(
 ) -> csr_matrix:
     """Make a CSR matrix of arrays known to be right, without a copy or a look at them."""
     kind = np.int32 if len(data) < 2**31 else np.int64
-    rows = csr_matrix((len(indptr) - 1, n_columns), dtype=np.float32)
+    rows = _empty(len(indptr) - 1, n_columns)
     rows.data, rows.indices = data, indices.astype(kind, copy=False)
     rows.indptr = indptr.astype(kind, copy=False)
     rows.has_sorted_indices = rows.has_canonical_format = True
@@ -303,7 +303,7 @@ def _cumulated(lengths: list[np.ndarray]) -> np.ndarray:
 def stack(pieces: list[csr_matrix], n_columns: int) -> csr_matrix:
     """Put blocks of rows below each other; none gives a block of no rows."""
     if not pieces:
-        return csr_matrix((0, n_columns), dtype=np.float32)
+        return _empty(0, n_columns)
     if len(pieces) == 1:
         return pieces[0]
     return assemble(
@@ -312,3 +312,8 @@ def stack(pieces: list[csr_matrix], n_columns: int) -> csr_matrix:
         _cumulated([np.diff(piece.indptr) for piece in pieces]),
         n_columns,
     )
+
+
+def _empty(n_rows: int, n_columns: int) -> csr_matrix:
+    shape: Any = (n_rows, n_columns)
+    return csr_matrix(shape, dtype=np.float32)
