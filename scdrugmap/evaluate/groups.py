@@ -158,7 +158,7 @@ def groups_of_class(cells: pd.DataFrame) -> pd.Series:
     return cells.groupby("label")["group"].nunique()
 
 
-def design_fault(cells: pd.DataFrame, classes: Sequence[str], where: str) -> DataError | None:
+def design_fault(cells: pd.DataFrame, classes: Sequence[str], where: str = "") -> DataError | None:
     """Return why no sound split of these cells exists, or None.
 
     Parameters
@@ -168,13 +168,14 @@ def design_fault(cells: pd.DataFrame, classes: Sequence[str], where: str) -> Dat
     classes : sequence of str
         Labels that must be there.
     where : str
-        What the cells are, for the message.
+        Which of several datasets the cells are, for the message.
     """
+    at = f"{where}: " if where else ""
     counts = groups_of_class(cells)
     missing = [name for name in classes if name not in counts.index]
     if missing:
         return DataError(
-            f"{where}: no cell is {missing[0]}; a split needs both labels",
+            f"{at}no cell is {missing[0]}; a split needs both labels",
             hint="check --sensitive and --resistant, or add a dataset with the other label",
         )
     groups = cells["group"].unique()
@@ -182,7 +183,7 @@ def design_fault(cells: pd.DataFrame, classes: Sequence[str], where: str) -> Dat
         donors = cells["donor"].nunique()
         tied = f" ({donors:,} donors that share samples, cell lines or cells)" * (donors > 1)
         return DataError(
-            f"{where}: all {len(cells):,} cells belong to one group, {groups[0]!r}{tied}; a group "
+            f"{at}all {len(cells):,} cells belong to one group, {groups[0]!r}{tied}; a group "
             "is never divided",
             hint="--group must name the column that tells patients, animals or cultures apart; "
             "for a single one only --protocol paper-pooled gives a number, which is no evidence",
@@ -191,7 +192,7 @@ def design_fault(cells: pd.DataFrame, classes: Sequence[str], where: str) -> Dat
         if counts[name] < 2:
             only = cells.loc[cells["label"] == name, "group"].iloc[0]
             return DataError(
-                f"{where}: confounded design: all {name} cells come from one group, {only!r} "
+                f"{at}confounded design: all {name} cells come from one group, {only!r} "
                 f"({', '.join(f'{counts[c]} {c}' for c in classes)} groups; each class needs 2), "
                 "so the label cannot be told from the library",
                 hint=f"add a second {name} sample; --protocol paper-pooled gives a number that is "

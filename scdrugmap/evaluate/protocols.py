@@ -76,7 +76,7 @@ def paper_pooled(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
         "literature and are no evidence that a model works for a new patient"
     )
     notices = [warning]
-    fault = design_fault(cells, _classes(), "this design")
+    fault = design_fault(cells, _classes())
     if fault is not None:
         notices.append(f"{fault.message}; a sound protocol refuses it")
     number = min(folds, len(cells))
@@ -90,7 +90,7 @@ def pooled_group(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
     """Divide the groups of all datasets together."""
     from scdrugmap.evaluate.groups import design_fault
 
-    fault = design_fault(cells, _classes(), "this design")
+    fault = design_fault(cells, _classes())
     if fault is not None:
         raise fault
     number, notices = _feasible(cells, folds, "")
