@@ -47,7 +47,10 @@ print(json.dumps(sorted(sys.modules)))
 def check_light_import(subject: Subject) -> None:
     """Import the plugin in a process of its own, as every start of scdrugmap does."""
     spec = subject.spec
-    modules = {spec.factory.partition(":")[0].partition(".")[0], spec.options.__module__}
+    modules = {spec.options.__module__}
+    package, dot, _ = spec.factory.partition(":")[0].partition(".")
+    if dot:
+        modules.add(package)
     try:
         provided = get_registry().provided("model", spec.name)
         if provided.spec == spec:

@@ -25,8 +25,8 @@ def check_unusable_cell(subject: Subject) -> None:
 
     sample = subject.sample
     empty = len(sample.names) // 2
-    keep = sp.diags(np.arange(len(sample.names)) != empty)  # (n, n)
-    rows = (keep @ sample.rows).tocsr().astype(np.float32)
+    keep = sp.diags((np.arange(len(sample.names)) != empty).astype(np.float32))  # (n, n)
+    rows = (keep @ sample.rows).tocsr()
     rows.eliminate_zeros()
     rows.sort_indices()
     with_empty = Sample(rows, sample.genes, sample.names, sample.groups)

@@ -165,16 +165,19 @@ class Subject:
         self, sample: Sample, model: CellModel | None = None, token_budget: int = _TOKEN_BUDGET
     ) -> np.ndarray:
         """Embed cells with the core's own loop: (n, D) float32, NaN for unusable cells."""
-        from scdrugmap.model.embed import embed_rows
+        import torch
 
-        return embed_rows(
-            model or self.model,
-            sample.genes,
-            sample.rows,
-            sample.names,
-            token_budget=token_budget,
-            groups=sample.groups if self.spec.cell_batching == "group" else None,
+        from scdrugmap.model.batching import Network
+
+        model = model or self.model
+        tokens = self.encode(sample, model)
+        groups = None
+        if self.spec.cell_batching == "group":
+            groups = [np.flatnonzero(sample.groups == group) for group in np.unique(sample.groups)]
+        network = Network(
+            model, device=torch.device("cpu"), token_budget=token_budget, name=self.spec.name
         )
+        return network.embed(tokens, groups)
 
     def one_group(self) -> Sample:
         """Return the cells of one group: what a batch of any model may hold."""
