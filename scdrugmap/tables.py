@@ -47,6 +47,15 @@ def write_table(frame: pd.DataFrame, target: Path) -> None:
     Text columns are escaped, floats written so that they read back exactly, missing values left
     empty. The same frame gives the same bytes.
     """
+    raw = table_bytes(frame)
+    if Path(target).name.endswith(".gz"):
+        raw = compress(raw)
+    with atomic_path(Path(target), n_bytes=len(raw)) as temporary:
+        temporary.write_bytes(raw)
+
+
+def table_bytes(frame: pd.DataFrame) -> bytes:
+    """Return a data frame as :func:`write_table` writes it, uncompressed."""
     frame = frame.copy()
     for column in frame.columns:
         if not _is_number(frame[column]):
@@ -54,14 +63,15 @@ def write_table(frame: pd.DataFrame, target: Path) -> None:
             frame[column] = [None if _missing(value) else escape(str(value)) for value in text]
     frame.columns = [escape(str(column)) for column in frame.columns]
     data = frame.to_csv(sep="\t", index=False, lineterminator="\n", quoting=3, escapechar=None)
-    raw = data.encode("utf-8", "backslashreplace")
-    if Path(target).name.endswith(".gz"):
-        buffer = io.BytesIO()
-        with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as handle:
-            handle.write(raw)
-        raw = buffer.getvalue()
-    with atomic_path(Path(target), n_bytes=len(raw)) as temporary:
-        temporary.write_bytes(raw)
+    return data.encode("utf-8", "backslashreplace")
+
+
+def compress(raw: bytes) -> bytes:
+    """Return gzip bytes that depend on nothing but `raw`."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as handle:
+        handle.write(raw)
+    return buffer.getvalue()
 
 
 def read_table(
