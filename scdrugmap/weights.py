@@ -210,14 +210,12 @@ def open_weights(
     item = weight_set(spec, variant)
     known = {file.path: file.sha256 for file in item.files if file.sha256}
     other = [name for name, sha256 in known.items() if _differs(published, name, sha256)]
-    notices = (
-        (
-            f"{folder}: {', '.join(other)} differ{'' if len(other) > 1 else 's'} from the "
-            f"{item.name} that others have seen: your own training, or a new upload?",
+    notices: tuple[str, ...] = ()
+    if other:
+        notices = (
+            f"{folder}: {', '.join(other)}: not the {item.name} that others have seen "
+            "(your own training, or a new upload?)",
         )
-        if other
-        else ()
-    )
     digest = _digest(spec, spec.variant(variant).name, published)
     return weights, _record("published", folder, digest, folder.name, item, notices)
 
@@ -292,9 +290,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from err
 
 
-def _open_imported(
-    spec: ModelSpec, folder: Path, variant: str
-) -> tuple[Weights, WeightsRecord]:
+def _open_imported(spec: ModelSpec, folder: Path, variant: str) -> tuple[Weights, WeightsRecord]:
     manifest = read_manifest(folder)
     if manifest.model != spec.name:
         raise WeightsError(f"{folder} holds weights of {manifest.model}, not of {spec.name}")
@@ -383,7 +379,8 @@ def import_weights(
                 f"on {pinned.imported_at[:10]}",
                 hint="choose another --name, or add --overwrite if you trust the new files",
             )
-    load_object(spec.factory)(spec.options(variant=chosen.name), weights, 0)  # every check it has
+    options = spec.options.model_validate({"variant": chosen.name})
+    load_object(spec.factory)(options, weights, 0)  # makes every check that loading makes
     item = weight_set(spec, variant)
     # Parts of a fused projection are views of one tensor, which the format does not allow.
     tensors = {key: tensor.contiguous().clone() for key, tensor in weights.tensors.items()}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scdrugmap.modelkit.layers import Attention, FeedForward, PostNormLayer, pool_mean
     from scdrugmap.modelkit.padding import pad
     from scdrugmap.modelkit.published import PublishedFolder, Weights
-    from scdrugmap.modelkit.randomness import cell_keys, generator, token_keys
+    from scdrugmap.modelkit.randomness import cell_keys, generator, sample_tokens, token_keys
     from scdrugmap.modelkit.tokens import Tokens
 
 _NAMES = {
@@ -42,6 +42,7 @@ _NAMES = {
     "Weights": "scdrugmap.modelkit.published",
     "cell_keys": "scdrugmap.modelkit.randomness",
     "generator": "scdrugmap.modelkit.randomness",
+    "sample_tokens": "scdrugmap.modelkit.randomness",
     "token_keys": "scdrugmap.modelkit.randomness",
     "Tokens": "scdrugmap.modelkit.tokens",
 }
@@ -67,6 +68,7 @@ __all__ = [
     "pad",
     "pool_mean",
     "randomize",
+    "sample_tokens",
     "seeded",
     "synthetic_vocabulary",
     "token_keys",

@@ -197,9 +197,7 @@ def read_json(path: Path) -> Any:
         It is damaged, too large, or names a key twice.
     """
     try:
-        return json.loads(
-            read_text(path), object_pairs_hook=_distinct, parse_constant=_no_constant
-        )
+        return json.loads(read_text(path), object_pairs_hook=_distinct, parse_constant=_no_constant)
     except (ValueError, RecursionError) as err:
         raise WeightsError(
             f"{path} is no proper JSON: {err}", hint="was the download complete?"
@@ -328,7 +326,9 @@ def _check_header(path: Path) -> None:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise WeightsError(f"{path}: its header is damaged: {_line(err)}") from err
     if len(entries) > MAX_TENSORS:
-        raise WeightsError(f"{path} names {len(entries):,} tensors; at most {MAX_TENSORS:,} are read")
+        raise WeightsError(
+            f"{path} names {len(entries):,} tensors; at most {MAX_TENSORS:,} are read"
+        )
     if complete != n_bytes:
         raise WeightsError(
             f"{path} has {n_bytes:,} bytes and should have {complete:,}",

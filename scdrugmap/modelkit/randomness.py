@@ -12,6 +12,10 @@ import numpy as np
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+# The same for 32 bits: the golden ratio again, and the finaliser of MurmurHash3 (Appleby 2011).
+_GOLDEN_32 = np.uint32(0x9E3779B1)
+_MIX_1_32 = np.uint32(0x85EBCA6B)
+_MIX_2_32 = np.uint32(0xC2B2AE35)
 
 
 def cell_keys(seed: int, cells: Sequence[str] | np.ndarray, draw: int = 0) -> np.ndarray:
@@ -62,6 +66,34 @@ def token_keys(cell_key: np.ndarray | np.uint64, ids: np.ndarray) -> np.ndarray:
         z = (z ^ (z >> np.uint64(30))) * _MIX_1
         z = (z ^ (z >> np.uint64(27))) * _MIX_2
         return z ^ (z >> np.uint64(31))
+
+
+def sample_tokens(cell_key: np.uint64, ids: np.ndarray, k: int) -> np.ndarray:
+    """Draw `k` tokens of a cell without replacement, whatever the order of the columns.
+
+    Each (cell, token id) pair has a random number; the smallest `k` win. For one cell the numbers
+    of different ids differ (each step below can be undone), so there are never ties.
+
+    Parameters
+    ----------
+    cell_key : uint64
+        Key of the cell, see :func:`cell_keys`.
+    ids : (m,) int
+        Token ids, distinct, each below 2**32.
+    k : int
+        How many, 1 to m.
+
+    Returns
+    -------
+    (k,) int64
+        Positions in `ids`, ascending.
+    """
+    low, high = np.array([cell_key], np.uint64).view(np.uint32)
+    z = ids.astype(np.uint32) * _GOLDEN_32 + low
+    z = (z ^ (z >> np.uint32(16))) * _MIX_1_32 ^ high
+    z = (z ^ (z >> np.uint32(13))) * _MIX_2_32
+    z ^= z >> np.uint32(16)
+    return np.flatnonzero(z <= np.partition(z, k - 1)[k - 1])
 
 
 def generator(seed: int, cell: str, draw: int = 0) -> np.random.Generator:

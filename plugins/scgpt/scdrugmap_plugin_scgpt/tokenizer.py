@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdrugmap.modelkit import Coverage, Tokens, bind_genes, cell_keys, token_keys
+from scdrugmap.modelkit import Coverage, Tokens, bind_genes, cell_keys, sample_tokens
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 SPECIALS = ("<pad>", "<cls>", "<eoc>")
 PAD, CLS, _ = SPECIALS
 
-N_EDGES = 50
-"""Edges of the bins; hard-coded in the original's collator, whatever ``n_bins`` says."""
+QUANTILES = np.linspace(0, 1, 50)
+"""Edges between the bins, hard-coded in the original's collator, whatever ``n_bins`` says."""
+
+MOST_COUNTS = 4096
+"""Larger counts are sorted like fractional values; speed only."""
 
 
 class Tokenizer:
@@ -48,12 +51,17 @@ class Tokenizer:
         self.cls_value = cls_value
         self.options = options
         self.seed = seed
+        self._n_tokens = len(vocabulary)
         self._ids = np.empty(0, np.int32)  # (n_genes,) token of each column, -1: unknown
+        self._columns = np.empty(0, np.int32)  # (n_tokens,) column of each token, -1: none
 
     def bind(self, genes: Genes) -> Coverage:
         """Find the vocabulary's genes among the columns of a file."""
         ids, coverage = bind_genes(self.genes, genes, "symbol")
         self._ids = ids.astype(np.int32)
+        self._columns = np.full(self._n_tokens, -1, np.int32)
+        known = np.flatnonzero(ids >= 0)
+        self._columns[ids[known]] = known
         return coverage
 
     def encode(self, rows: csr_matrix, cells: np.ndarray, draw: int = 0) -> Tokens:
@@ -70,110 +78,108 @@ class Tokenizer:
         Tokens
             Per token ``id`` (int32), ``value`` (float32) and ``column`` (int32); ``<cls>`` first.
         """
-        known = self._ids >= 0
-        columns, bins = [], []
+        ids, bins = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for cell, key in enumerate(cell_keys(self.seed, cells, draw)):
             row = slice(rows.indptr[cell], rows.indptr[cell + 1])
-            usable = known[rows.indices[row]]
-            of_cell = self._tokens(rows.indices[row][usable], rows.data[row][usable], key)
-            columns.append(of_cell[0])
-            bins.append(of_cell[1])
-        n_genes = np.array([len(column) for column in columns], np.int64)
+            of_cell = self._ids.take(rows.indices[row])
+            known = of_cell >= 0
+            of_cell, binned = self._tokens(of_cell[known], rows.data[row][known], key)
+            ids.append(of_cell)
+            bins.append(binned)
+        n_genes = np.array([len(of_cell) for of_cell in ids[1:]], np.int64)
         start = np.concatenate([[0], np.cumsum(n_genes + 1)])
-        gene = np.ones(start[-1], bool)
-        gene[start[:-1]] = False
-        column = np.full(start[-1], -1, np.int32)
-        ids = np.full(start[-1], self.cls, np.int32)
+        is_gene = np.ones(start[-1], bool)
+        is_gene[start[:-1]] = False
+        token = np.full(start[-1], self.cls, np.int32)
+        token[is_gene] = np.concatenate(ids)
         value = np.full(start[-1], self.cls_value, np.float32)
-        if len(cells):
-            column[gene] = np.concatenate(columns)
-            ids[gene] = self._ids[column[gene]]
-            value[gene] = np.concatenate(bins)
+        value[is_gene] = np.concatenate(bins)
         return Tokens(
-            start, {"id": ids, "value": value, "column": column}, {"usable": n_genes > 0}
+            start,
+            {"id": token, "value": value, "column": self._columns.take(token)},
+            {"usable": n_genes > 0},
         )
 
     def _tokens(
-        self, column: np.ndarray, value: np.ndarray, key: np.uint64
+        self, ids: np.ndarray, values: np.ndarray, key: np.uint64
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose and bin the known genes of one cell: ((k,) columns, (k,) bins)."""
+        """Choose and bin the known genes of one cell: ((k,) ids, (k,) bins)."""
         room = self.options.max_length - 1
         kept: slice | np.ndarray = slice(None)
-        if len(column) > room:
+        if len(ids) > room:
             sample = self.options.overlong == "sample"
-            kept = self.choose(self._ids[column], room, key) if sample else slice(room)
-        reference = np.sort(value[kept] if self.options.cut == "before_binning" else value)
+            kept = self.choose(ids, room, key) if sample else slice(room)
+        draws = None
         if self.options.bins == "legacy":
-            where = self.draws(len(value), key)[kept]
-        else:
-            where = 0.5
-        return column[kept], bin_values(value[kept], edges(reference), where)
+            draws = self.draws(len(values), key)[kept]
+        reference = values[kept] if self.options.cut == "before_binning" else values
+        return ids[kept], bin_values(values[kept], reference, draws)
 
     def choose(self, ids: np.ndarray, room: int, key: np.uint64) -> np.ndarray:
-        """Return positions of the genes that stay in an overlong cell, whatever their order.
-
-        Parameters
-        ----------
-        ids : (m,) int32
-            Token ids of the cell's genes, more than `room`.
-        room : int
-            How many stay.
-        key : uint64
-            The cell's key.
-        """
-        keys = token_keys(key, ids)
-        return np.flatnonzero(keys <= np.partition(keys, room - 1)[room - 1])
+        """Return the positions of the `room` genes that stay in an overlong cell."""
+        return sample_tokens(key, ids, room)
 
     def draws(self, n: int, key: np.uint64) -> np.ndarray:
-        """Return (n,) uniform numbers in [0, 1): where between its bins a value falls (legacy)."""
+        """Return (n,) uniform numbers in [0, 1) for the legacy bins of one cell."""
         return np.random.RandomState(int(key) % 2**32).random_sample(n)
 
 
-def edges(reference: np.ndarray) -> np.ndarray:
-    """Return the quantiles that bound the bins of a cell.
-
-    The same numbers as ``np.quantile(reference, np.linspace(0, 1, 50))`` to the last bit, six times
-    as fast; a value equal to an edge must compare equal.
-
-    Parameters
-    ----------
-    reference : (m,) float32
-        Values of the cell, sorted.
-
-    Returns
-    -------
-    (50,) float64
-    """
-    if not len(reference):
-        return np.zeros(N_EDGES)
-    position = np.linspace(0, 1, N_EDGES) * (len(reference) - 1)
-    below = position.astype(np.int64)
-    above = np.minimum(below + 1, len(reference) - 1)
-    part = position - below
-    low, high = reference[below], reference[above]
-    step = high - low  # float32, as in NumPy
-    return np.where(part < 0.5, low + step * part, high - step * (1 - part))
-
-
 def bin_values(
-    value: np.ndarray, edges: np.ndarray, where: float | np.ndarray = 0.5
+    values: np.ndarray, reference: np.ndarray, draws: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the bin of each value, 1 to 50.
+    """Return the bin of each value, 1 to 50, among the quantiles of the cell.
 
-    A value that equals several edges (counts have many ties) may fall into any of the bins between
-    them.
+    A value that equals several edges (counts have many ties) may fall into any bin between them.
+    The edges are those of ``np.quantile(reference, np.linspace(0, 1, 50))`` to the last bit, since
+    whether a value equals an edge decides its bin. All is done on distinct values, of which counts
+    have few.
 
     Parameters
     ----------
-    value : (k,) float32
-    edges : (50,) float64
-    where : float or (k,) float
-        Place between the highest (0) and the lowest (1) of the admissible bins.
+    values : (k,) float32
+        Values to bin, all among `reference`.
+    reference : (m,) float32
+        Values of the cell, positive, in any order.
+    draws : (k,) float, optional
+        Place of each value between its highest (0) and its lowest (1) admissible bin; None: the
+        middle.
 
     Returns
     -------
     (k,) float32
     """
-    below = np.searchsorted(edges, value, "left")
-    upto = np.searchsorted(edges, value, "right")
-    return np.ceil(where * (below - upto) + upto).astype(np.float32)
+    if not len(values):
+        return np.empty(0, np.float32)
+    levels, upto = _distinct(reference)
+    edges = _edges(levels, upto)
+    level = levels.searchsorted(values)
+    highest = edges.searchsorted(levels, "right")
+    lowest = edges.searchsorted(levels, "left")
+    if draws is None:
+        return np.ceil((lowest + highest) / 2).astype(np.float32)[level]
+    return np.ceil(draws * (lowest - highest)[level] + highest[level]).astype(np.float32)
+
+
+def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted distinct values, and how many values are at or below each."""
+    whole = values.astype(np.int32)
+    # A histogram is faster than a sort.
+    if whole.max() < MOST_COUNTS and (whole.astype(np.float32) == values).all():
+        counts = np.bincount(whole)
+        levels = np.flatnonzero(counts)
+        return levels.astype(np.float32), counts[levels].cumsum()
+    ordered = np.sort(values)
+    last = np.append(ordered[1:] != ordered[:-1], True)
+    return ordered[last], np.flatnonzero(last) + 1
+
+
+def _edges(levels: np.ndarray, upto: np.ndarray) -> np.ndarray:
+    """Return the (50,) float64 linear quantiles of values given by :func:`_distinct`."""
+    n = upto[-1]
+    position = QUANTILES * (n - 1)
+    below = position.astype(np.int64)
+    part = position - below
+    low = levels[upto.searchsorted(below, "right")]
+    high = levels[upto.searchsorted(np.minimum(below + 1, n - 1), "right")]
+    step = high - low  # in float32, as NumPy does
+    return np.where(part < 0.5, low + step * part, high - step * (1 - part))

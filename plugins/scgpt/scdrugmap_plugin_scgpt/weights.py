@@ -25,6 +25,17 @@ REQUIRED = {"input_style": "binned", "input_emb_style": "continuous", "pad_token
 _LAYER, _OURS = r"transformer_encoder\.layers\.(\d+)\.", r"layers.\1."
 _ATTENTION = _LAYER + r"self_attn\.(?:_impl\.)?"  # `_impl` in files of later flash-attn releases
 
+UNUSED = (
+    "flag_encoder",
+    "decoder",
+    "mvc_decoder",
+    "cls_decoder",
+    "grad_reverse_discriminator",
+    "batch_encoder",
+    "dsbn",
+    "bn",
+)
+
 KEYS = KeyMap(
     [
         (r"encoder\.embedding\.weight", "gene_encoder.embedding.weight"),
@@ -38,12 +49,8 @@ KEYS = KeyMap(
         (_ATTENTION + r"out_proj\.(weight|bias)", _OURS + r"attention.out_proj.\2"),
         (_LAYER + r"(linear1|linear2)\.(weight|bias)", _OURS + r"feed_forward.\2.\3"),
         (_LAYER + r"(norm1|norm2)\.(weight|bias)", _OURS + r"\2.\3"),
-        # Heads of pre-training and fine-tuning, and batch corrections, which embedding leaves out.
-        (
-            r"(?:flag_encoder|decoder|mvc_decoder|cls_decoder|grad_reverse_discriminator"
-            r"|batch_encoder|dsbn|bn)\..*",
-            None,
-        ),
+        # Heads of pre-training and fine-tuning, and batch corrections: not part of an embedding.
+        (rf"(?:{'|'.join(UNUSED)})\..*", None),
     ]
 )
 
@@ -60,7 +67,9 @@ def read_published(folder: PublishedFolder, variant: Variant) -> Weights:
     vocabulary = _vocabulary(folder)
     published = folder.torch("best_model.pt")
     if not isinstance(published, dict):
-        raise WeightsError(f"{folder}/best_model.pt holds a {type(published).__name__}, not tensors")
+        raise WeightsError(
+            f"{folder}/best_model.pt holds a {type(published).__name__}, not tensors"
+        )
     source = f"{folder}/best_model.pt"
     tensors = KEYS.apply(published, source)
     table = tensors.get("gene_encoder.embedding.weight")
