@@ -141,9 +141,17 @@ def _numbers(text: pd.Series, dtype: str, source: Path) -> pd.Series:
         raise DataError(
             f"{source}, line {row + 2}, column {text.name}: {text.iloc[row]!r} is no number"
         )
-    if dtype.startswith("int") and numbers.isna().any():
-        row = int(numbers.isna().to_numpy().argmax())
-        raise DataError(f"{source}, line {row + 2}, column {text.name}: a number is missing")
+    if dtype.startswith("int"):
+        if numbers.isna().any():
+            row = int(numbers.isna().to_numpy().argmax())
+            raise DataError(f"{source}, line {row + 2}, column {text.name}: a number is missing")
+        broken = ~(numbers % 1 == 0)  # also of infinity
+        if broken.any():
+            row = int(broken.to_numpy().argmax())
+            raise DataError(
+                f"{source}, line {row + 2}, column {text.name}: {text.iloc[row]!r} is no whole "
+                "number"
+            )
     return numbers.astype(dtype)
 
 

@@ -288,10 +288,11 @@ def _require(good: pd.Series, column: pd.Series, where: str, complaint: str) -> 
     bad = ~good.to_numpy(bool)
     if bad.any():
         row = int(bad.argmax())
+        value = column.iloc[row]
+        shown = repr(value) if isinstance(value, str) else str(value)
         others = f" ({int(bad.sum()) - 1:,} more such rows)" * (int(bad.sum()) > 1)
         raise DataError(
-            f"{where}, line {row + 2}, column {column.name}: {column.iloc[row]!r} {complaint}"
-            f"{others}"
+            f"{where}, line {row + 2}, column {column.name}: {shown} {complaint}{others}"
         )
 
 
