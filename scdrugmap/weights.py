@@ -212,10 +212,8 @@ def open_weights(
     other = [name for name, sha256 in known.items() if _differs(published, name, sha256)]
     notices: tuple[str, ...] = ()
     if other:
-        notices = (
-            f"{folder}: {', '.join(other)}: not the {item.name} that others have seen "
-            "(your own training, or a new upload?)",
-        )
+        why = "your own training, or a new upload?"
+        notices = (f"{folder}: {', '.join(other)}: not as others have seen {item.name}: {why}",)
     digest = _digest(spec, spec.variant(variant).name, published)
     return weights, _record("published", folder, digest, folder.name, item, notices)
 
