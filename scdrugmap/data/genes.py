@@ -292,7 +292,7 @@ def _choose_names(
                 f"{where}: the gene names are no Ensembl ids ({', '.join(index[kept][:3])})",
                 hint="try --gene-id symbol, or leave --gene-id out",
             )
-        return _Names(ids, None, index if index_is_ensembl else ids, "ensembl")
+        return _Names(ids, None, ids, "ensembl")
     if gene_id == "symbol":
         if symbols is None:
             raise DataError(
@@ -309,7 +309,9 @@ def _choose_names(
         )
         ids, symbols = (ids, None) if index_is_ensembl else (None, symbols)
     if ids is not None:
-        shown = ids if symbols is None or index_is_ensembl else symbols
+        # Symbols are shown wherever there are some, so that a file gives the same genes whichever
+        # of the two is its index.
+        shown = ids if symbols is None else np.where(symbols != "", symbols, ids)
         return _Names(ids, symbols, shown, "ensembl" if index_is_ensembl else "symbol")
     names = index if symbols is None else symbols
     refuse_other_kinds(names[kept], where)
