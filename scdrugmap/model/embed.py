@@ -2,19 +2,86 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from scdrugmap.model.batching import Network
-from scdrugmap.model.device import resolve_device
-from scdrugmap.model.parts import group_indices
+from scdrugmap.data.fingerprints import cell_hashes, gene_hashes
+from scdrugmap.errors import ResourceError
+from scdrugmap.files import hash_json
+from scdrugmap.model.batching import NO_KNOWN_GENES, Network
+from scdrugmap.model.device import resolve_device, resolve_precision
+from scdrugmap.model.parts import Part, group_indices, plan_parts
+from scdrugmap.model.prefetch import Prefetched
+from scdrugmap.progress import Progress, say
+from scdrugmap.run.store import LOCK_TIMEOUT_S, Lock, Store
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+    from scdrugmap.data.cells import Cells
     from scdrugmap.data.genes import Genes
-    from scdrugmap.modelkit.contract import CellModel
+    from scdrugmap.model.load import LoadedModel
+    from scdrugmap.modelkit.contract import CellModel, Coverage
+    from scdrugmap.modelkit.tokens import Tokens
+
+KIND = "embedding"
+"""Kind of the store's entries that hold a part: ``values.npy`` and ``status.json``."""
+
+WINDOW_CELLS = 512
+"""Cells that are tokenised, sorted and divided into batches together."""
+
+VALUES, STATUS = "values.npy", "status.json"
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """One embedded part.
+
+    Parameters
+    ----------
+    index : (n,) int64
+        Positions of the cells.
+    values : (n, D) float32
+        NaN for unusable cells; perhaps memory-mapped, read-only.
+    status : (n,) object str
+        ``""`` or ``no_known_genes``.
+    """
+
+    index: np.ndarray
+    values: np.ndarray
+    status: np.ndarray
+
+
+@dataclass
+class Embeddings:
+    """Embedded cells.
+
+    Parameters
+    ----------
+    names : (n,) object str
+    values : (n, D) float32
+        NaN rows for unusable cells.
+    status : (n,) object str
+        ``""`` or ``no_known_genes``.
+    record : dict
+        What decided the values and how they came about, JSON-able.
+    coverage : Coverage, optional
+        Genes of the file that the model knows; None for embeddings read from a file.
+    """
+
+    names: np.ndarray
+    values: np.ndarray
+    status: np.ndarray
+    record: dict[str, Any] = field(default_factory=dict)
+    coverage: Coverage | None = None
 
 
 def embed_rows(
@@ -58,3 +125,322 @@ def embed_rows(
     )
     sequences = None if groups is None else group_indices(groups, len(cells))
     return network.embed(model.tokenizer.encode(rows, cells, draw), sequences)
+
+
+def embed_cells(
+    cells: Cells,
+    loaded: LoadedModel,
+    *,
+    store: Store | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    token_budget: int | None = None,
+    index: np.ndarray | None = None,
+    sample: str | None = None,
+    min_genes: int | None = None,
+    quiet: bool = False,
+) -> Embeddings:
+    """Embed cells of a file, part by part, reusing finished parts.
+
+    Parameters
+    ----------
+    cells : Cells
+    loaded : LoadedModel
+    store : Store, optional
+        Where finished parts are kept; None: the default one.
+    device, precision, token_budget
+        See :class:`scdrugmap.model.batching.Network`.
+    index : (n,) int, optional
+        Positions of the cells; default: all.
+    sample : str, optional
+        Column of obs with the sample of each cell, for models whose cells see each other.
+    min_genes : int, optional
+        Fewest known genes to go on with.
+    quiet : bool
+        No progress, no notices.
+
+    Returns
+    -------
+    Embeddings
+        In the order of `index`.
+
+    Raises
+    ------
+    DataError
+        The model knows too few genes, or a block of the file is damaged.
+    ResourceError
+        Memory, disk or a lock is missing.
+    """
+    job = EmbeddingJob(
+        cells,
+        loaded,
+        store=store,
+        device=device,
+        precision=precision,
+        token_budget=token_budget,
+        sample=sample,
+        min_genes=min_genes,
+        quiet=quiet,
+    )
+    chosen = np.arange(cells.n_cells) if index is None else np.asarray(index, np.int64)
+    place = np.full(cells.n_cells, -1, np.int64)
+    place[chosen] = np.arange(len(chosen))
+    values = np.full((len(chosen), loaded.model.traits.dim), np.nan, np.float32)
+    status = np.full(len(chosen), "", object)
+    for result in job.run(job.plan(chosen)):
+        values[place[result.index]] = result.values
+        status[place[result.index]] = result.status
+    return Embeddings(cells.names[chosen], values, status, job.record(), job.coverage)
+
+
+class EmbeddingJob:
+    """The embedding of (some) cells of one file by one model; arguments as :func:`embed_cells`.
+
+    Attributes
+    ----------
+    coverage : Coverage
+    precision : str
+        The one that is used.
+    """
+
+    def __init__(
+        self,
+        cells: Cells,
+        loaded: LoadedModel,
+        *,
+        store: Store | None = None,
+        device: str = "auto",
+        precision: str = "float32",
+        token_budget: int | None = None,
+        sample: str | None = None,
+        min_genes: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        from scdrugmap.data.genes import gene_table
+        from scdrugmap.model.load import bind
+        from scdrugmap.specs import Capability
+
+        loaded.spec.require(Capability.EMBED)
+        self.cells, self.loaded, self.quiet = cells, loaded, quiet
+        self.store = Store(quiet=quiet) if store is None else store
+        self.device = resolve_device(device)
+        self.precision, _ = resolve_precision(precision, self.device)
+        self._asked, self._budget = precision, token_budget
+        self.grouped = loaded.spec.cell_batching == "group"
+        self.sample = sample if self.grouped else None
+        self.coverage = bind(loaded, cells.genes, min_genes=min_genes, where=cells.where)
+        self.unusable = 0
+        self._gene_hashes = gene_hashes(cells.genes.identity())
+        self._what: dict[str, Any] = {
+            "model": loaded.identity(),
+            "genes": {"table": gene_table().version, "names": cells.genes.digest()},
+            "matrix": {"location": cells.matrix.location, "values": cells.matrix.values},
+            "precision": self.precision,
+        }
+        if loaded.model.traits.stochastic:
+            self._what["draw"] = 0
+
+    def plan(self, index: np.ndarray | None = None, **shard: Any) -> list[Part]:
+        """Divide cells (default: all) into parts; ``shard=`` as :func:`plan_parts`."""
+        chosen = np.arange(self.cells.n_cells) if index is None else index
+        labels = None
+        if self.grouped and self.sample is not None:
+            from scdrugmap.data.labels import require_column
+
+            column = require_column(self.cells.obs, self.sample, "--sample", self.cells.where)
+            labels = column.astype(str).to_numpy(object)[chosen]
+        elif self.grouped:
+            say(
+                f"Notice: {self.loaded.name} embeds cells together, and no --sample names the "
+                "column of their sample: windows in file order are used",
+                quiet=self.quiet,
+            )
+        return plan_parts(chosen, grouped=self.grouped, labels=labels, **shard)
+
+    def record(self) -> dict[str, Any]:
+        """Return what decides the values and what was seen, JSON-able."""
+        weights, coverage = self.loaded.weights, self.coverage
+        return {
+            "what": self._what,
+            "dim": self.loaded.model.traits.dim,
+            "groups": (self.sample or "windows in file order") if self.grouped else None,
+            "dataset": self.cells.name,
+            "coverage": {
+                "n_genes": coverage.n_genes,
+                "n_matched": coverage.n_matched,
+                "n_vocabulary": coverage.n_vocabulary,
+            },
+            "weights": {
+                "source": weights.source,
+                "label": weights.label,
+                "licence": weights.licence,
+                "commercial_use": weights.commercial_use,
+            },
+            "n_no_known_genes": self.unusable,
+        }
+
+    def part_record(self, part: Part, hashes: np.ndarray) -> dict[str, Any]:
+        """Return what decides the values of a part; its hash is the part's key.
+
+        Parameters
+        ----------
+        part : Part
+        hashes : (n, 2) uint64
+            Content of each cell, from :func:`scdrugmap.data.fingerprints.cell_hashes`.
+        """
+        content = hashlib.sha256(np.ascontiguousarray(hashes, "<u8").tobytes())
+        for name in self.cells.names[part.index]:
+            text = str(name).encode("utf-8", "surrogatepass")
+            content.update(len(text).to_bytes(4, "little") + text)
+        groups = None if part.groups is None else list(part.groups)
+        return {
+            **self._what,
+            "groups": groups,
+            "n_cells": len(part.index),
+            "cells": content.hexdigest(),
+        }
+
+    def run(self, parts: Sequence[Part]) -> Iterator[PartResult]:
+        """Embed parts, or find them in the store; they come in any order."""
+        network = Network(
+            self.loaded.model,
+            device=self.device,
+            precision=self._asked,
+            token_budget=self._budget,
+            name=self.loaded.name,
+        )
+        n_cells = sum(len(part.index) for part in parts)
+        self._announce(n_cells)
+        self.unusable = 0
+        told = 0
+        locks: list[Lock] = []
+        with (
+            contextlib.ExitStack() as stack,
+            Progress(f"embed {self.loaded.name}", n_cells, quiet=self.quiet) as progress,
+            Prefetched(lambda stopped: self._prepare(parts, locks, stopped)) as prepared,
+        ):
+            stack.callback(_release, locks)
+            items = iter(prepared)
+            for item in items:
+                task = cast("_Task", item)
+                if task.folder is not None:
+                    progress.skip(len(task.part.index))
+                    values, status = read_part(task.folder)
+                else:
+                    windows = (cast("Tokens", next(items)) for _ in range(task.n_windows))
+                    values, status = _forward(task.part, windows, network, progress)
+                    self.store.put(KIND, task.key, partial(write_part, values, status), task.record)
+                task.lock.release()
+                for notice in network.notices[told:]:
+                    say(f"Notice: {notice}", quiet=self.quiet)
+                told = len(network.notices)
+                self.unusable += int((status != "").sum())
+                yield PartResult(task.part.index, values, status)
+
+    def _announce(self, n_cells: int) -> None:
+        label, coverage = self.loaded.weights.label, self.coverage
+        say(
+            f"{self.loaded.name}{f' ({label})' if label else ''}: {n_cells:,} cells on "
+            f"{self.device} in {self.precision}; {coverage.n_matched:,} of "
+            f"{coverage.n_genes:,} genes known",
+            quiet=self.quiet,
+        )
+
+    def _prepare(
+        self, parts: Sequence[Part], locks: list[Lock], stopped: Callable[[], bool]
+    ) -> Iterator[_Task | Tokens]:
+        """Read, hash, look up and tokenise part by part; runs in a thread of its own.
+
+        Gives a task, then the tokens of its windows if the part must be computed. Parts that
+        another process is working on come last.
+        """
+        later = []
+        for part in parts:
+            if stopped():
+                return
+            if not (yield from self._prepare_part(part, locks, 0.0, stopped)):
+                later.append(part)
+        if later:
+            say("Notice: waiting for another process on the same cells", quiet=self.quiet)
+        for part in later:
+            if not (yield from self._prepare_part(part, locks, LOCK_TIMEOUT_S, stopped)):
+                raise ResourceError(
+                    "another process has been working on the same cells for more than "
+                    f"{LOCK_TIMEOUT_S / 3600:.0f} h",
+                    hint="wait for it, or stop it, and run the command again",
+                )
+
+    def _prepare_part(
+        self, part: Part, locks: list[Lock], timeout_s: float, stopped: Callable[[], bool]
+    ) -> Generator[_Task | Tokens, None, bool]:
+        """Prepare one part; False if its lock could not be had in time."""
+        rows = self.cells.rows(part.index)
+        record = self.part_record(part, cell_hashes(rows, self._gene_hashes))
+        key = hash_json(record)
+        lock = self.store.acquire(KIND, key, timeout_s=timeout_s, cancelled=stopped)
+        if lock is None:
+            return False
+        locks.append(lock)
+        folder = self.store.get(KIND, key)
+        if folder is not None:
+            yield _Task(part, key, record, lock, folder=folder)
+            return True
+        size = WINDOW_CELLS if part.groups is None else len(part.index)
+        starts = range(0, len(part.index), size)
+        yield _Task(part, key, record, lock, n_windows=len(starts))
+        names, encode = self.cells.names[part.index], self.loaded.model.tokenizer.encode
+        for start in starts:
+            yield encode(rows[start : start + size], names[start : start + size])
+        return True
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A part whose lock is held: found in `folder`, or to be computed from `n_windows` tokens."""
+
+    part: Part
+    key: str
+    record: dict[str, Any]
+    lock: Lock
+    folder: Path | None = None
+    n_windows: int = 0
+
+
+def _release(locks: list[Lock]) -> None:
+    for lock in locks:
+        lock.release()
+
+
+def _forward(
+    part: Part, windows: Iterator[Tokens], network: Network, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Send the windows of a part through the network; (n, D) float32 and (n,) object str."""
+    values, usable = [], []
+    groups = None
+    if part.groups is not None:
+        groups = np.split(np.arange(len(part.index)), np.cumsum(part.groups)[:-1])
+    for tokens in windows:
+        before = progress.done
+        values.append(
+            network.embed(tokens, groups, lambda cells, n: progress.advance(cells, tokens=n))
+        )
+        progress.advance(tokens.n_cells - (progress.done - before))  # the unusable ones
+        usable.append(tokens.usable)
+    status = np.where(np.concatenate(usable), "", NO_KNOWN_GENES).astype(object)
+    return np.concatenate(values), status
+
+
+def write_part(values: np.ndarray, status: np.ndarray, folder: Path) -> None:
+    """Write the files of a part into its folder of the store."""
+    np.save(folder / VALUES, np.ascontiguousarray(values, "<f4"))
+    unusable = {word: np.flatnonzero(status == word).tolist() for word in set(status) - {""}}
+    (folder / STATUS).write_text(json.dumps(unusable, sort_keys=True), "utf-8")
+
+
+def read_part(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the values ((n, D) float32, memory-mapped) and status ((n,) str) of a stored part."""
+    values = np.load(folder / VALUES, mmap_mode="r", allow_pickle=False)
+    status = np.full(len(values), "", object)
+    for word, index in json.loads((folder / STATUS).read_text("utf-8")).items():
+        status[index] = word
+    return values, status

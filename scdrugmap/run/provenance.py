@@ -6,7 +6,6 @@ same work gives the same record on another day and machine of the same software.
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -136,8 +135,7 @@ def command_line(arguments: Sequence[str]) -> list[str]:
 def _without_folders(argument: str) -> str:
     head, equals, tail = argument.rpartition("=")
     path = tail if equals else argument
-    expanded = os.path.expanduser(path)
-    if not os.path.isabs(expanded):
+    if not path.startswith("~") and not Path(path).is_absolute():
         return argument
     return f"{head}{equals}{Path(path).name}"
 
