@@ -14,7 +14,6 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
-from scdrugmap.errors import WeightsError
 from scdrugmap.registry import PluginRecord, Registry
 from scdrugmap.specs import ModelSpec, Options, TextModelSpec
 
@@ -35,9 +34,9 @@ def model_card(registry: Registry, name: str) -> Card:
     -------
     dict
         The fields of the spec, and: ``plugin`` (distribution and version), ``kind`` (``cell`` or
-        ``text``), ``option_table`` (see :func:`option_table`), ``weights_found`` (folder, ``None``
-        or ``""`` for a model without weights), ``weights_advice`` (what to do where none are
-        found), ``commercial_use`` (False if any part of the model forbids it, None if unknown).
+        ``text``), ``option_table`` (see :func:`option_table`), in each of ``weights`` also where
+        they were ``found`` (None: nowhere) and ``how_to_get`` them, and ``commercial_use`` (False
+        if any part of the model forbids it, None if nobody says).
 
     Raises
     ------
@@ -51,26 +50,16 @@ def model_card(registry: Registry, name: str) -> Card:
     card["kind"] = "cell" if isinstance(spec, ModelSpec) else "text"
     card["option_table"] = option_table(spec.options)
     if isinstance(spec, ModelSpec):
-        card["weights_found"], card["weights_advice"] = _weights(spec)
+        from scdrugmap.weights import state_of_weights
+
+        for weights, state in zip(card["weights"], state_of_weights(spec), strict=True):
+            weights.update(found=state["found"], how_to_get=state["how_to_get"])
         card["commercial_use"] = commercial_use(spec)
     return card
 
 
 def _source(plugin: PluginRecord) -> str:
     return f"{plugin.distribution} {plugin.version}".strip()
-
-
-def _weights(spec: ModelSpec) -> tuple[str | None, str]:
-    """Return where the weights are, and what to do if they are not."""
-    if not spec.needs_weights:
-        return "", "needs no weights"
-    from scdrugmap.weights import find_weights
-
-    try:
-        folder = find_weights(spec, None)
-    except WeightsError as err:
-        return None, f"{err.message}; {err.hint}" if err.hint else err.message
-    return (None, "") if folder is None else (str(folder), "")
 
 
 def commercial_use(spec: ModelSpec) -> bool | None:

@@ -86,7 +86,10 @@ def _row(card: dict[str, Any]) -> tuple[str, ...]:
 def _state(card: dict[str, Any]) -> str:
     if card["kind"] == "text":
         return "remote" if card["remote"] else "-"
-    return {"": "none needed", None: "missing"}.get(card["weights_found"], "found")
+    if not card["weights"]:
+        return "none needed"
+    found = [weights["name"] for weights in card["weights"] if weights["found"]]
+    return f"found: {', '.join(found)}" if found else "missing"
 
 
 def _lines(card: dict[str, Any]) -> Iterator[str]:
@@ -142,13 +145,21 @@ def _option(option: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _weights(card: dict[str, Any]) -> Iterator[str]:
-    if card["weights_found"]:
-        yield f"weights found: {card['weights_found']}"
-    elif card["weights"]:
-        yield f"weights missing: {card['weights_advice']}"
-    for weights in card["weights"]:
-        login = ", needs a login" if weights["needs_login"] else ""
-        files = ", ".join(file["path"] for file in weights["files"])
-        yield f"  {weights['name']}: {weights['homepage']}{login} ({files})"
-        if weights["notes"]:
-            yield f"    {weights['notes']}"
+    if not card["weights"]:
+        yield "weights: none needed"
+        return
+    yield "weights"
+    yield from columns(
+        [
+            (
+                f"  {weights['name']}",
+                weights["found"] or "missing",
+                f"{weights['homepage']}{', needs a login' if weights['needs_login'] else ''}",
+                weights["notes"],
+            )
+            for weights in card["weights"]
+        ]
+    )
+    missing = [weights for weights in card["weights"] if not weights["found"]]
+    if missing:
+        yield f"  to get {missing[0]['name']}: {missing[0]['how_to_get']}"

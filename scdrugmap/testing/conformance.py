@@ -33,20 +33,21 @@ class ModelConformance:
     weights: ClassVar[Path | None] = None
     expected_failures: ClassVar[dict[str, str]] = {}
 
-    @pytest.fixture(scope="class")
-    def subject(self, request: pytest.FixtureRequest) -> Subject:
-        """Give the model under test, built once for all checks."""
-        cls: type[ModelConformance] = request.cls
-        unknown = set(cls.expected_failures) - {check.name for check in all_checks()}
-        assert not unknown, f"expected_failures names no check: {', '.join(sorted(unknown))}"
-        return Subject(cls.spec, cls.options, cls.weights)
+    @classmethod
+    def subject(cls) -> Subject:
+        """Return the model under test, built once for all checks of a class."""
+        if cls not in _SUBJECTS:
+            _SUBJECTS[cls] = Subject(cls.spec, cls.options, cls.weights)
+        return _SUBJECTS[cls]
 
     @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
-    def test_conformance(self, subject: Subject, check: Check) -> None:
+    def test_conformance(self, check: Check) -> None:
         """Run one check."""
+        unknown = set(self.expected_failures) - {known.name for known in all_checks()}
+        assert not unknown, f"expected_failures names no check: {', '.join(sorted(unknown))}"
         reason = self.expected_failures.get(check.name)
         try:
-            check(subject)
+            check(self.subject())
         except CheckSkipped as skip:
             pytest.skip(str(skip))
         except (AssertionError, ScDrugMapError):
@@ -55,3 +56,6 @@ class ModelConformance:
             pytest.xfail(reason)
         if reason is not None:
             pytest.fail(f"{check.name} passes, but expected_failures says: {reason}")
+
+
+_SUBJECTS: dict[type[ModelConformance], Subject] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from scdrugmap.specs import ModelOptions, ModelSpec, load_object
+from scdrugmap.specs import ModelOptions, ModelSpec
 from scdrugmap.testing.synthetic import synthetic_adata
 
 if TYPE_CHECKING:
@@ -100,9 +100,11 @@ class Subject:
 
     def build(self, seed: int | None = None) -> CellModel:
         """Build the model anew: with the subject's seed, or with another."""
-        factory = load_object(self.spec.factory)
-        model: CellModel = factory(self.options, self.weights, self.seed if seed is None else seed)
-        return model
+        from scdrugmap.model.load import load_model
+
+        weights = "random" if self.weights is None else self.weights
+        seed = self.seed if seed is None else seed
+        return load_model(self.spec, options=self.options, weights=weights, seed=seed).model
 
     @property
     def model(self) -> CellModel:
@@ -165,19 +167,16 @@ class Subject:
         self, sample: Sample, model: CellModel | None = None, token_budget: int = _TOKEN_BUDGET
     ) -> np.ndarray:
         """Embed cells with the core's own loop: (n, D) float32, NaN for unusable cells."""
-        import torch
+        from scdrugmap.model.embed import embed_rows
 
-        from scdrugmap.model.batching import Network
-
-        model = model or self.model
-        tokens = self.encode(sample, model)
-        groups = None
-        if self.spec.cell_batching == "group":
-            groups = [np.flatnonzero(sample.groups == group) for group in np.unique(sample.groups)]
-        network = Network(
-            model, device=torch.device("cpu"), token_budget=token_budget, name=self.spec.name
+        return embed_rows(
+            model or self.model,
+            sample.genes,
+            sample.rows,
+            sample.names,
+            token_budget=token_budget,
+            groups=sample.groups if self.spec.cell_batching == "group" else None,
         )
-        return network.embed(tokens, groups)
 
     def one_group(self) -> Sample:
         """Return the cells of one group: what a batch of any model may hold."""
