@@ -301,6 +301,7 @@ class DatasetSpec(Spec):
     group: str = ""
     sensitive: tuple[str, ...] = ()
     resistant: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
     facts: dict[str, str | int | float | None] = Field(default_factory=dict)
 
 

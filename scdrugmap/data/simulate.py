@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
+from scdrugmap.errors import UsageError
 from scdrugmap.files import atomic_path, check_output
 
 if TYPE_CHECKING:
@@ -153,6 +154,20 @@ def simulate_cohort(
         n_patients, cells_per_patient, n_genes, seed=seed, signal=signal, **parameters
     )
     return _make(settings)
+
+
+def simulation(**parameters: Any) -> Simulation:
+    """Return the settings of a cohort that a user asked for.
+
+    Raises
+    ------
+    UsageError
+        A parameter is out of range.
+    """
+    try:
+        return Simulation(**parameters)
+    except ValueError as err:
+        raise UsageError(str(err), hint="see scdrugmap datasets simulate --help") from err
 
 
 def write_cohort(settings: Simulation, output: Path, *, overwrite: bool = False) -> None:

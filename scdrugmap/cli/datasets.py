@@ -1,0 +1,155 @@
+"""``scdrugmap datasets``: list, show, add, remove and simulate datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scdrugmap.cli.options import (
+    PATH,
+    json_option,
+    label_options,
+    output_option,
+    overwrite_option,
+    print_json,
+    quiet_option,
+    seed_option,
+    split_list,
+)
+from scdrugmap.cli.text import columns
+
+
+@click.group(epilog="Example: scdrugmap datasets simulate -o cohort.h5ad --seed 0")
+def command() -> None:
+    """List, show, add and simulate datasets."""
+
+
+@command.command("list", epilog="Example: scdrugmap datasets list --json")
+@json_option
+def list_datasets(as_json: bool) -> None:
+    """List the datasets that plugins offer and those you added."""
+    from scdrugmap.data.catalogue import all_datasets
+
+    entries = all_datasets()
+    if as_json:
+        print_json([entry.to_dict() for entry in entries.values()])
+        return
+    if not entries:
+        click.echo("No dataset yet. `scdrugmap datasets add FILE --label COLUMN` registers one.")
+        return
+    rows = [("DATASET", "CELLS", "GROUPS", "FROM", "PATH")]
+    for name, entry in entries.items():
+        facts = entry.spec.facts
+        rows.append(
+            (
+                name,
+                str(facts.get("n_cells", "")),
+                str(facts.get("n_groups", "")),
+                entry.source,
+                entry.spec.path or "",
+            )
+        )
+    for line in columns(rows):
+        click.echo(line)
+
+
+@command.command("show", epilog="Example: scdrugmap datasets show mycohort")
+@click.argument("name")
+@json_option
+def show_dataset(name: str, as_json: bool) -> None:
+    """Show all that is known of one dataset."""
+    from scdrugmap.data.catalogue import get_dataset
+
+    facts = get_dataset(name).to_dict()
+    if as_json:
+        print_json(facts)
+        return
+    more = facts.pop("facts")
+    shown = {**facts, **(more if isinstance(more, dict) else {})}
+    for line in columns([(key, _text(value)) for key, value in shown.items()]):
+        click.echo(line)
+
+
+@command.command(
+    "add", epilog="Example: scdrugmap datasets add my.h5ad --label response --group patient"
+)
+@click.argument("path", metavar="FILE", type=PATH)
+@label_options
+@click.option("--group", default="", metavar="COLUMN", help="Column of patients or cultures.")
+@click.option("--name", default="", help="Name of the dataset [default: that of the file].")
+@click.option("--title", default="", help="What it is, in a few words.")
+@overwrite_option
+@quiet_option
+def add(
+    path: Path,
+    sensitive: str | None,
+    resistant: str | None,
+    drop: str | None,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Register a cohort of your own under a name; the file stays where it is."""
+    from scdrugmap.data.catalogue import add_dataset
+    from scdrugmap.progress import say
+
+    spec = add_dataset(
+        path,
+        sensitive=split_list(sensitive),
+        resistant=split_list(resistant),
+        drop=split_list(drop),
+        **given,
+    )
+    facts = spec.facts
+    say(
+        f"{spec.name}: {facts['n_cells']:,} cells, {facts['n_sensitive']:,} sensitive, "
+        f"{facts['n_resistant']:,} resistant",
+        quiet=quiet,
+    )
+
+
+@command.command("remove", epilog="Example: scdrugmap datasets remove mycohort")
+@click.argument("name")
+def remove(name: str) -> None:
+    """Forget a dataset you added; the file stays."""
+    from scdrugmap.data.catalogue import remove_dataset
+
+    remove_dataset(name)
+
+
+@command.command("simulate", epilog="Example: scdrugmap datasets simulate -o cohort.h5ad --seed 0")
+@output_option
+@seed_option
+@click.option("--patients", "n_patients", type=int, help="Number of patients.")
+@click.option("--cells-per-patient", type=int, help="Mean number of cells of a patient.")
+@click.option(
+    "--genes", "n_genes", type=click.IntRange(1, 15_000), help="Number of genes, protein coding."
+)
+@click.option("--programme-genes", type=int, help="Number of genes that respond.")
+@click.option("--signal", type=float, help="Log fold change of the response; about 1 is strong.")
+@click.option("--patient-effect", type=float, help="How much patients differ in a gene (log).")
+@overwrite_option
+@quiet_option
+def simulate(output: Path, overwrite: bool, quiet: bool, **given: Any) -> None:
+    """Simulate a cohort with known truth, on which a random split of cells looks excellent.
+
+    Patients differ strongly, responders from non-responders only weakly, and all cells of a
+    patient share one response: the demonstration of why cells of one patient must stay together.
+    """
+    from scdrugmap.data.simulate import simulation, write_cohort
+    from scdrugmap.progress import say
+
+    settings = simulation(**{key: value for key, value in given.items() if value is not None})
+    write_cohort(settings, output, overwrite=overwrite)
+    say(
+        f"{output}: simulated {settings.n_patients * settings.cells_per_patient:,} cells of "
+        f"{settings.n_patients} patients, {settings.n_genes:,} genes",
+        quiet=quiet,
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
