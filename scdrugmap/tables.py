@@ -16,8 +16,9 @@ from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
     import pandas as pd
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\x00": "\\0"}
@@ -59,8 +60,8 @@ def table_bytes(frame: pd.DataFrame) -> bytes:
     frame = frame.copy()
     for column in frame.columns:
         if not _is_number(frame[column]):
-            text = frame[column].astype(object)
-            frame[column] = [None if _missing(value) else escape(str(value)) for value in text]
+            text = [None if _missing(v) else str(v) for v in frame[column].astype(object)]
+            frame[column] = _translate(text, escape)
     frame.columns = [escape(str(column)) for column in frame.columns]
     data = frame.to_csv(sep="\t", index=False, lineterminator="\n", quoting=3, escapechar=None)
     return data.encode("utf-8", "backslashreplace")
@@ -127,8 +128,17 @@ def read_table(
         if numbers and column in numbers:
             frame[column] = _numbers(frame[column], numbers[column], source)
         else:
-            frame[column] = [unescape(value) for value in frame[column]]
+            frame[column] = _translate(frame[column].tolist(), unescape)
     return frame
+
+
+def _translate(fields: list[str | None], rule: Callable[[str], str]) -> np.ndarray:
+    """Apply a rule to text, once per different text: most columns repeat few; None stays."""
+    import numpy as np
+    import pandas as pd
+
+    code, texts = pd.factorize(np.array(fields, object))
+    return np.array([*map(rule, texts), None], object)[code]  # None has the code -1, the last
 
 
 def _numbers(text: pd.Series, dtype: str, source: Path) -> pd.Series:

@@ -98,13 +98,15 @@ def split_id(table: pd.DataFrame, protocol: str) -> str:
     protocol : str
         Hashed too, so that a split cannot be relabelled.
     """
-    ordered = table.sort_values(["dataset", "cell", "fold"], kind="stable")
+    order = np.lexsort(
+        [pd.factorize(table[column], sort=True)[0] for column in ("fold", "cell", "dataset")]
+    )
     digest = hashlib.sha256(protocol.encode())
     for column in SPLIT_COLUMNS[:-1]:
-        code, values = pd.factorize(ordered[column])
+        code, values = pd.factorize(table[column])
         fields = np.array([escape(str(value)) for value in values], object)
         digest.update(f"\n{column}\n".encode())
-        digest.update("\n".join(fields[code]).encode("utf-8", "backslashreplace"))
+        digest.update("\n".join(fields[code[order]]).encode("utf-8", "backslashreplace"))
     return f"{protocol}-{digest.hexdigest()[:_ID_LENGTH]}"
 
 
