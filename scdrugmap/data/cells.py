@@ -19,6 +19,7 @@ from scdrugmap.data.matrix import Matrix, choose_matrix
 from scdrugmap.data.names import select_cells, unique_names
 from scdrugmap.data.remap import Remapping
 from scdrugmap.data.sources import RowSource, read_index
+from scdrugmap.data.square import check_square
 from scdrugmap.data.values import EXACT_FLOAT32, ValueChecks
 
 if TYPE_CHECKING:
@@ -303,6 +304,10 @@ def open_cells(
     try:
         if transpose:
             obs, var = var, obs
+        notices = [*container.notices, *choice.notices]
+        if rows.shape[0] == rows.shape[1] and matrix.storage != "dense" and container.path:
+            with reading(container.where):
+                notices += check_square(rows, obs, var, part=matrix.location, where=container.where)
         stored = obs.index
         names, name_notices = unique_names(obs, sample, container.where)
         obs = obs.set_axis(pd.Index(names, dtype=object))
@@ -334,7 +339,7 @@ def open_cells(
             positions,
             name=container.name,
             checks=checks,
-            notices=[*container.notices, *choice.notices, *name_notices, *mapping.notices],
+            notices=[*notices, *name_notices, *mapping.notices],
         )
     except BaseException:
         rows.close()

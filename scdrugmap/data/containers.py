@@ -106,7 +106,10 @@ class StoredContainer:
             return "var"
         part = "raw/var" if "raw" in self.root else "raw.var"  # the latter before anndata 0.7
         if part not in self.root:
-            raise DataError(f"{self.where}: raw has no var, so its genes have no names")
+            raise DataError(
+                f"{self.where}: raw has no var, so its genes have no names",
+                hint="write the file again with a current anndata, or name another --layer",
+            )
         return part
 
     def locations(self) -> tuple[str, ...]:

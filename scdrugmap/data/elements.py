@@ -15,6 +15,7 @@ from scdrugmap.data.sources import (
     check_arrays,
     describe_dtype,
 )
+from scdrugmap.data.validate import DAMAGED
 from scdrugmap.errors import DataError
 
 _AGAIN = "write the file again with a current anndata"
@@ -55,7 +56,9 @@ def row_source(
             hint="give a file whose matrix holds real numbers",
         )
     if len(element.shape) != 2:
-        raise DataError(f"{where}: {part} has {len(element.shape)} dimensions, expected 2")
+        raise DataError(
+            f"{where}: {part} has {len(element.shape)} dimensions, expected 2", hint=DAMAGED
+        )
     _check_shape(tuple(element.shape), shape, part, where)
     return DenseRows(element, part=part, where=where, transpose=transpose)
 
@@ -64,7 +67,7 @@ def _check_shape(found: tuple[int, ...], shape: tuple[int, int], part: str, wher
     if found == shape:
         return
     size = " x ".join(f"{n:,}" for n in found)
-    hint = "the file is damaged: write it again from its source"
+    hint = DAMAGED
     if found == shape[::-1]:
         hint = "the matrix lies the other way round than its tables: write it transposed"
     raise DataError(
@@ -102,7 +105,7 @@ def _stored_sparse(
     declared = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
     if missing or declared is None:
         what = missing[0] if missing else "attribute shape"
-        raise DataError(f"{where}: {part} has no {what}", hint="the file is damaged")
+        raise DataError(f"{where}: {part} has no {what}", hint=DAMAGED)
     _check_shape(tuple(int(n) for n in np.asarray(declared).reshape(-1)), shape, part, where)
     data, indices, indptr = group["data"], group["indices"], group["indptr"]
     check_arrays(data, indices, indptr, part=part, where=where)

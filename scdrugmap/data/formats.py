@@ -59,11 +59,14 @@ def recognise(path: str | Path) -> Recognised:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{path} does not exist") from None
+        raise UsageError(f"{path} does not exist", hint=_near(path)) from None
     except PermissionError as err:
         raise _no_permission(path) from err
     except (OSError, ValueError) as err:  # a name that is too long, holds NUL, or loops
-        raise UsageError(f"{str(path)[:200]} is no usable path: {err}") from err
+        raise UsageError(
+            f"{str(path)[:200]!r} is no usable path ({type(err).__name__})",
+            hint="check the name of the file",
+        ) from err
     if stat.S_ISDIR(mode):
         return Recognised(_recognise_folder(path), path)
     if not stat.S_ISREG(mode):
@@ -80,6 +83,18 @@ def recognise(path: str | Path) -> Recognised:
     if head.startswith(_ZIP):
         return Recognised(_recognise_zip(path), path)
     return Recognised(_recognise_other(path, head), path)
+
+
+def _near(path: Path) -> str:
+    """Return what may have been meant by a path that does not exist."""
+    import difflib
+
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"the folder {path.parent} does not exist either"
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.7)
+    return f"did you mean {' or '.join(near)}?" if near else "check the spelling and the folder"
 
 
 def _no_permission(path: Path) -> ResourceError:

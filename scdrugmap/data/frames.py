@@ -15,6 +15,8 @@ import pandas as pd
 from scdrugmap.errors import DataError
 
 _STRINGS_PER_READ = 65_536
+_AGAIN = "write the file again with a current anndata"
+_DAMAGED = "the file is damaged: write it again with a current anndata"
 _LEGACY_CATEGORIES = "__categories"
 _NULLABLE = {
     "nullable-integer": None,
@@ -68,23 +70,17 @@ def read_frame(node: Any, part: str, where: str) -> pd.DataFrame:
     if kind not in ("dataframe", ""):
         raise DataError(
             f"{where}: {part} is encoded as {kind!r}, not as a table",
-            hint="write the file again with a current anndata",
+            hint=_AGAIN,
         )
-    stored = node.attrs.get("_index")
-    if stored is None:
-        raise DataError(
-            f"{where}: {part} has no attribute _index, so the names of its rows are unknown",
-            hint="write the file again with a current anndata",
-        )
-    index_name = text(stored)
+    index_name = _index_name(node, part, where)
     keys = set(node.keys())
-    if index_name not in keys:
-        raise DataError(f"{where}: {part} names {index_name!r} as its index but has no such column")
     index = _column(node, index_name, part, where)
     ordered = [text(name) for name in np.asarray(node.attrs.get("column-order", ())).reshape(-1)]
     missing = [name for name in ordered if name not in keys]
     if missing:
-        raise DataError(f"{where}: {part} lists a column {missing[0]!r} that is not there")
+        raise DataError(
+            f"{where}: {part} lists a column {missing[0]!r} that is not there", hint=_DAMAGED
+        )
     names = ordered or sorted(keys - {index_name, _LEGACY_CATEGORIES})
     columns: dict[str, Any] = {}
     for name in names:
@@ -93,7 +89,7 @@ def read_frame(node: Any, part: str, where: str) -> pd.DataFrame:
             raise DataError(
                 f"{where}: column {name!r} of {part} has {len(values):,} rows, "
                 f"expected {len(index):,}",
-                hint="the file is damaged: write it again",
+                hint=_DAMAGED,
             )
         columns[name] = values
     frame = pd.DataFrame(columns, index=pd.Index(np.asarray(index, dtype=object)))
@@ -111,13 +107,7 @@ def count_rows(node: Any, part: str, where: str) -> int:
     """
     if not is_group(node):
         return int(node.shape[0])
-    name = node.attrs.get("_index")
-    if name is None or text(name) not in node:
-        raise DataError(
-            f"{where}: {part} has no attribute _index, so the names of its rows are unknown",
-            hint="write the file again with a current anndata",
-        )
-    index = node[text(name)]
+    index = node[_index_name(node, part, where)]
     return int((index["codes"] if is_group(index) else index).shape[0])
 
 
@@ -134,7 +124,7 @@ def read_strings(node: Any, part: str, where: str) -> np.ndarray:
         A text is not UTF-8; names its row.
     """
     if node.ndim != 1:
-        raise DataError(f"{where}: {part} has {node.ndim} dimensions, expected 1")
+        raise DataError(f"{where}: {part} has {node.ndim} dimensions, expected 1", hint=_DAMAGED)
     out = np.empty(node.shape[0], dtype=object)
     for start in range(0, len(out), _STRINGS_PER_READ):
         values = node[start : start + _STRINGS_PER_READ].tolist()
@@ -149,6 +139,21 @@ def read_strings(node: Any, part: str, where: str) -> np.ndarray:
                 hint="write the file again with names in UTF-8",
             ) from err
     return out
+
+
+def _index_name(node: Any, part: str, where: str) -> str:
+    stored = node.attrs.get("_index")
+    if stored is None:
+        raise DataError(
+            f"{where}: {part} has no attribute _index, so the names of its rows are unknown",
+            hint=_AGAIN,
+        )
+    name = text(stored)
+    if name not in node:
+        raise DataError(
+            f"{where}: {part} names {name!r} as its index but has no such column", hint=_DAMAGED
+        )
+    return name
 
 
 def _is_utf8(value: Any) -> bool:
@@ -176,7 +181,8 @@ def _column(group: Any, name: str, part: str, where: str) -> Any:
             mask = _array(node["mask"], label, where).astype(bool)
             if len(mask) != len(values):
                 raise DataError(
-                    f"{where}: {label} has {len(values):,} values but a mask of {len(mask):,}"
+                    f"{where}: {label} has {len(values):,} values but a mask of {len(mask):,}",
+                    hint=_DAMAGED,
                 )
             dtype = _NULLABLE[kind] or str(values.dtype).replace("i", "I", 1).replace("uI", "UI", 1)
             column = pd.Series(values).astype(dtype)  # type: ignore[call-overload]
@@ -196,12 +202,14 @@ def _column(group: Any, name: str, part: str, where: str) -> Any:
 def _need(node: Any, names: tuple[str, ...], label: str, where: str) -> None:
     for name in names:
         if name not in node or is_group(node[name]):
-            raise DataError(f"{where}: {label} has no {name}", hint="the file is damaged")
+            raise DataError(f"{where}: {label} has no {name}", hint=_DAMAGED)
 
 
 def _array(node: Any, label: str, where: str) -> np.ndarray:
     if len(node.shape) != 1:
-        raise DataError(f"{where}: {label} has {len(node.shape)} dimensions, expected 1")
+        raise DataError(
+            f"{where}: {label} has {len(node.shape)} dimensions, expected 1", hint=_DAMAGED
+        )
     kind = encoding(node)
     if kind not in ("array", "string-array", ""):
         raise DataError(
@@ -212,7 +220,9 @@ def _array(node: Any, label: str, where: str) -> np.ndarray:
         return np.asarray(node[:])
     if node.dtype.kind in "OSUT":
         return read_strings(node, label, where)
-    raise DataError(f"{where}: {label} holds {node.dtype}, which no column can be made of")
+    raise DataError(
+        f"{where}: {label} holds {node.dtype}, which no column can be made of", hint=_DAMAGED
+    )
 
 
 def _categorical(
@@ -227,10 +237,10 @@ def _categorical(
         raise DataError(
             f"{where}: {label} has the code {codes[wrong[0]]} in row {wrong[0]}, "
             f"but only {len(categories)} categories",
-            hint="the file is damaged: write it again",
+            hint=_DAMAGED,
         )
     if len(set(categories.tolist())) != len(categories):
-        raise DataError(f"{where}: {label} lists a category twice")
+        raise DataError(f"{where}: {label} lists a category twice", hint=_DAMAGED)
     names: Any = categories
     return pd.Categorical.from_codes(codes, categories=names, ordered=ordered)
 
@@ -239,7 +249,9 @@ def _compound_frame(node: Any, part: str, where: str) -> pd.DataFrame:
     """Read a table of the layout before anndata 0.7: one compound dataset."""
     fields = node.dtype.names
     if not fields or len(node.shape) != 1:
-        raise DataError(f"{where}: {part} is not a table but a dataset of {node.dtype}")
+        raise DataError(
+            f"{where}: {part} is not a table but a dataset of {node.dtype}", hint=_DAMAGED
+        )
     table = node[:]
     columns: Mapping[str, Any] = {
         name: [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in table[name]]

@@ -8,13 +8,18 @@ object on stdout: ``{"objects": ...}`` or ``{"error": [message, hint], "kind": .
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import resource
 import sys
 from typing import Any
 
 import h5py
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
+
+MAX_MEMORY = 192 << 20
+"""Address space that looking may take; strings of unknown length are read within it."""
 
 MAX_DEPTH = 8
 MAX_OBJECTS = 100_000
@@ -211,7 +216,13 @@ class Walk:
             if self.values_kind(attribute.get_type(), label) == "reference":
                 continue
             owner = h5py.Group(node) if isinstance(node, h5g.GroupID) else h5py.Dataset(node)
-            value = owner.attrs[name]
+            try:
+                value = owner.attrs[name]
+            except (OSError, MemoryError) as err:
+                raise RefusedError(
+                    f"attribute {name!r} of {path or '/'} cannot be read, or is larger than "
+                    f"{MAX_ATTRIBUTE_BYTES:,} bytes"
+                ) from err
             self.check_attribute(sum(map(len, _texts(value))), name, path)
             if name in KEPT_ATTRIBUTES and isinstance(value, str | bytes):
                 kept[name] = value if isinstance(value, str) else value.decode("utf-8", "replace")
@@ -280,10 +291,22 @@ def look(path: str) -> dict[str, Any]:
         return {"objects": Walk(file).objects}
     except RefusedError as err:
         return {"error": [str(err), err.hint], "kind": "refused"}
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError) as err:
+    except MemoryError:
+        return {"error": ["looking at it takes too much memory", DAMAGED], "kind": "memory"}
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as err:
         words = " ".join(str(err).split())
         return {"error": [f"its metadata cannot be read: {words}", DAMAGED], "kind": "damaged"}
 
 
+def limit_memory() -> None:
+    """Allow this process little more address space than it has now (where the system can)."""
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/self/statm", encoding="ascii") as handle:
+            now = int(handle.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (now + MAX_MEMORY, now + MAX_MEMORY))
+
+
 if __name__ == "__main__":
+    limit_memory()
     json.dump(look(sys.argv[1]), sys.stdout)

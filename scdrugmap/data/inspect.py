@@ -21,9 +21,6 @@ from scdrugmap.errors import DataError, ResourceError, UsageError
 SECONDS = 60
 """Longest look; a sound file of a million cells takes a tenth of a second."""
 
-MEMORY = 1 << 30
-"""Address space of the child; Python with h5py needs a third of it."""
-
 _WALK = Path(__file__).with_name("hdf5_walk.py")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -157,7 +154,7 @@ def _ask(path: Path) -> dict[str, Any]:
     environment = {**os.environ, **dict.fromkeys(_THREADS, "1"), "HDF5_PLUGIN_PATH": os.devnull}
     environment["PYTHONIOENCODING"] = "utf-8"
     # -P keeps the script's folder off sys.path: our inspect.py would hide the standard one.
-    command = [sys.executable, "-P", "-c", _child_code(), str(_WALK), str(path.absolute())]
+    command = [sys.executable, "-P", str(_WALK), str(path.absolute())]
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=SECONDS, env=environment, check=False
@@ -175,20 +172,6 @@ def _ask(path: Path) -> dict[str, Any]:
     raise DataError(
         f"{path.name}: the HDF5 library failed on this file ({_cause(done)})",
         hint="the file is damaged: fetch it again",
-    )
-
-
-def _child_code() -> str:
-    """Return what the child runs: limit its memory, then the script."""
-    return (
-        "import resource, runpy, sys\n"
-        "try:\n"
-        f"    resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY}))\n"
-        "    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
-        "except (ValueError, OSError):\n"
-        "    pass\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
 
 

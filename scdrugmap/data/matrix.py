@@ -16,6 +16,7 @@ from scdrugmap.errors import DataError, UsageError
 SEARCHED = ("X", "layers/counts", "raw/X")
 """Where counts are looked for, in this order."""
 
+_EMPTY = "was everything filtered away? give the file as it was before"
 _SAMPLE_ROWS = 512
 _SAMPLE_RUNS = 8
 _MOST_OTHER_LAYERS = 10
@@ -148,9 +149,9 @@ def open_rows(container: Container, location: str, *, transpose: bool) -> RowSou
     """
     shape, where = container.shape(location), container.where
     if not shape[1 if transpose else 0]:
-        raise DataError(f"{where}: there are no cells (obs has 0 rows)")
+        raise DataError(f"{where}: there are no cells (obs has 0 rows)", hint=_EMPTY)
     if not shape[0 if transpose else 1]:
-        raise DataError(f"{where}: there are no genes (var has 0 rows)")
+        raise DataError(f"{where}: there are no genes (var has 0 rows)", hint=_EMPTY)
     return row_source(
         container.element(location), shape, part=location, where=where, transpose=transpose
     )

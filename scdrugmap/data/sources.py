@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from scdrugmap.data.validate import check_bounds, check_indptr, order_of
+from scdrugmap.data.validate import DAMAGED, check_bounds, load_indptr, order_of
 from scdrugmap.errors import DataError
 
 _DENSE_BYTES = 32 << 20
@@ -73,10 +73,7 @@ class CompressedRows:
         self.data, self.indices = data, indices
         self.shape, self.dtype, self.part, self.where = shape, data.dtype, part, where
         self.joined = False
-        if len(indptr) != shape[0] + 1:
-            check_indptr(np.zeros(0), shape[0], 0, part=part, where=where)
-        self.indptr = np.asarray(indptr[:]).astype(np.int64, copy=False)
-        check_indptr(self.indptr, shape[0], data.shape[0], part=part, where=where)
+        self.indptr = load_indptr(indptr, shape[0], data.shape[0], part=part, where=where)
 
     def read(self, runs: Runs) -> csr_matrix:
         """Return rows, run after run."""
@@ -156,7 +153,10 @@ def check_arrays(data: Any, indices: Any, indptr: Any, *, part: str, where: str)
         ("indptr", indptr, "iu"),
     ):
         if len(array.shape) != 1:
-            raise DataError(f"{where}: {part}/{name} has {len(array.shape)} dimensions, expected 1")
+            raise DataError(
+                f"{where}: {part}/{name} has {len(array.shape)} dimensions, expected 1",
+                hint=DAMAGED,
+            )
         if array.dtype.kind not in kinds:
             raise DataError(
                 f"{where}: {part}/{name} holds {describe_dtype(array.dtype)}, expected numbers",
@@ -166,7 +166,7 @@ def check_arrays(data: Any, indices: Any, indptr: Any, *, part: str, where: str)
         raise DataError(
             f"{where}: {part}/data has {data.shape[0]:,} entries "
             f"but {part}/indices has {indices.shape[0]:,}",
-            hint="the file is damaged: write it again from its source",
+            hint=DAMAGED,
         )
 
 

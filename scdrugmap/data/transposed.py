@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from scdrugmap.data.sources import CompressedRows, check_arrays, fill
-from scdrugmap.data.validate import DAMAGED, check_indptr
+from scdrugmap.data.validate import DAMAGED, load_indptr
 from scdrugmap.errors import DataError, ResourceError
 from scdrugmap.files import resource_error
 
@@ -55,10 +55,7 @@ class TransposedRows(CompressedRows):
     ) -> None:
         check_arrays(data, indices, indptr, part=part, where=where)
         stored, nnz = data.dtype, data.shape[0]
-        if indptr.shape[0] != shape[1] + 1:
-            check_indptr(indptr, shape[1], nnz, part=part, where=where)
-        borders = np.asarray(indptr[:]).astype(np.int64, copy=False)
-        check_indptr(borders, shape[1], nnz, part=part, where=where)
+        borders = load_indptr(indptr, shape[1], nnz, part=part, where=where)
         place, need = Path(tempfile.gettempdir()), nnz * _BYTES_PER_ENTRY
         if shutil.disk_usage(place).free < need:
             raise ResourceError(

@@ -7,6 +7,8 @@ cache, which keeps them cheaper than the reading itself.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from scdrugmap.errors import DataError
@@ -71,19 +73,30 @@ def check_bounds(
         )
 
 
-def check_indptr(indptr: np.ndarray, n_rows: int, nnz: int, *, part: str, where: str) -> None:
-    """Refuse row borders that do not describe `n_rows` rows of `nnz` entries.
+def load_indptr(stored: Any, n_rows: int, nnz: int, *, part: str, where: str) -> np.ndarray:
+    """Read the borders of rows, which must describe `n_rows` rows of `nnz` entries.
+
+    Parameters
+    ----------
+    stored : (n_rows + 1,) array-like
+    part, where : str
+        Path of the matrix inside the file, and the file, for messages.
+
+    Returns
+    -------
+    (n_rows + 1,) int64
 
     Raises
     ------
     DataError
         Wrong length, start or end, or a border before the one of the row above.
     """
-    if len(indptr) != n_rows + 1:
+    if stored.shape[0] != n_rows + 1:
         raise DataError(
-            f"{where}: {part}/indptr has {len(indptr):,} entries, expected {n_rows + 1:,}",
+            f"{where}: {part}/indptr has {stored.shape[0]:,} entries, expected {n_rows + 1:,}",
             hint=DAMAGED,
         )
+    indptr = np.asarray(stored[:]).astype(np.int64, copy=False)
     if indptr[0] != 0:
         raise DataError(f"{where}: {part}/indptr begins with {indptr[0]}, expected 0", hint=DAMAGED)
     if indptr[-1] != nnz:
@@ -98,3 +111,4 @@ def check_indptr(indptr: np.ndarray, n_rows: int, nnz: int, *, part: str, where:
             f"(from {indptr[falls[0]]:,} to {indptr[falls[0] + 1]:,})",
             hint=DAMAGED,
         )
+    return indptr

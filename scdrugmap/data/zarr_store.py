@@ -32,6 +32,7 @@ CODECS = frozenset(
 )
 """Codecs that turn bytes into numbers or text and nothing else."""
 
+_AGAIN = "write the store again with a current anndata"
 _READ = ("X", "layers", "raw", "obs", "var")
 _ARRAY_FILES = (".zarray", "zarr.json")
 _NODE_FILES = (*_ARRAY_FILES, ".zgroup")
@@ -65,7 +66,7 @@ def open_zarr(path: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise DataError(
             f"{path.name}: the zarr store cannot be opened: {' '.join(str(err).split())}",
-            hint="write it again with a current anndata",
+            hint=_AGAIN,
         ) from err
 
 
@@ -78,7 +79,9 @@ def _folder_documents(path: Path) -> Iterator[tuple[str, bytes]]:
         seen += 1
         inner = folder.relative_to(path).as_posix()
         if depth > MAX_DEPTH or seen > MAX_NODES:
-            raise DataError(f"{path.name}: groups are nested too deep or too many ({inner[:80]})")
+            raise DataError(
+                f"{path.name}: groups are nested too deep or too many ({inner[:80]})", hint=_AGAIN
+            )
         if folder.is_symlink():
             raise DataError(
                 f"{path.name}: {inner} is a symbolic link, which a zarr store must not hold",
@@ -90,7 +93,7 @@ def _folder_documents(path: Path) -> Iterator[tuple[str, bytes]]:
             if not file.is_file():
                 continue
             if file.is_symlink() or file.stat().st_size > MAX_METADATA_BYTES:
-                raise DataError(f"{path.name}: {inner}/{name} is a link, or too large")
+                raise DataError(f"{path.name}: {inner}/{name} is a link, or too large", hint=_AGAIN)
             raw = file.read_bytes()
             yield f"{inner}/{name}", raw
             is_array = is_array or _is_array(name, raw)
@@ -118,7 +121,9 @@ def _zip_documents(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
                 inner = info.filename.removeprefix(prefix)
                 if inner.rpartition("/")[2] in _NODE_FILES and inner.split("/")[0] in _READ:
                     if info.file_size > MAX_METADATA_BYTES:
-                        raise DataError(f"{path.name}: {inner} is too large for metadata")
+                        raise DataError(
+                            f"{path.name}: {inner} is too large for metadata", hint=_AGAIN
+                        )
                     yield inner, archive.read(info)
 
     return root, documents()
