@@ -8,28 +8,34 @@ and the same digest.
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from scdrugmap import __version__
 from scdrugmap.errors import PluginError, UsageError, WeightsError
 from scdrugmap.files import (
-    TEMPORARY_SUFFIX,
+    atomic_folder,
     atomic_path,
-    hash_file,
     hash_json,
+    remove,
     resource_error,
-    sync_folder,
     write_json,
+    write_text,
+)
+from scdrugmap.manifest import (
+    CONFIG,
+    MANIFEST,
+    TENSORS,
+    VOCABULARY,
+    FileRecord,
+    Manifest,
+    file_record,
+    read_manifest,
 )
 from scdrugmap.modelkit.published import PublishedFolder, Weights
 from scdrugmap.specs import ModelSpec, Variant, WeightSet, load_object
@@ -38,46 +44,8 @@ RANDOM = "random"
 """What ``--weights`` takes in place of a folder for the untrained control."""
 
 WEIGHTS_VARIABLE = "SCDRUGMAP_WEIGHTS"
-CACHE_VARIABLE = "SCDRUGMAP_CACHE"
-
-MANIFEST, CONFIG, VOCABULARY, TENSORS = (
-    "manifest.json",
-    "config.json",
-    "vocabulary.json",
-    "model.safetensors",
-)
 
 _RANDOM_LABEL = "random weights (untrained, means nothing)"
-
-
-class FileRecord(BaseModel):
-    """Hash and size of one file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str
-    n_bytes: int
-
-
-class Manifest(BaseModel):
-    """``manifest.json`` of an imported folder: where it came from, and what it must look like."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    model: str
-    name: str
-    variant: str
-    digest: str
-    published: dict[str, FileRecord]
-    files: dict[str, FileRecord]
-    licence: str
-    commercial_use: bool | None
-    homepage: str
-    n_tensors: int
-    n_parameters: int
-    imported_at: str
-    scdrugmap: str
 
 
 @dataclass(frozen=True)
@@ -94,6 +62,8 @@ class WeightsRecord:
     commercial_use: bool | None = None
     randomize: int | None = None
     """Seed that replaced all tensors; None: they are as published."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each published file."""
     notices: tuple[str, ...] = ()
     """What a user should be told, one line each."""
 
@@ -115,22 +85,15 @@ def weight_set(spec: ModelSpec, variant: str) -> WeightSet:
 
 def places(spec: ModelSpec, name: str) -> list[Path]:
     """Return the folders where weights of that name are looked for, in this order."""
+    from scdrugmap.run.store import default_root
+
     found = []
     if os.environ.get(WEIGHTS_VARIABLE):
         found.append(Path(os.environ[WEIGHTS_VARIABLE]) / spec.name / name)
-    cache = _cache()
+    cache = default_root()
     if cache is not None:
         found.append(cache / "weights" / spec.name / name)
     return found
-
-
-def _cache() -> Path | None:
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE])
-    try:
-        return Path.home() / ".cache" / "scdrugmap"
-    except RuntimeError:  # no home at all
-        return None
 
 
 def find_weights(
@@ -171,13 +134,17 @@ def find_weights(
             )
         return folder
     looked = places(spec, chosen.name)
-    for folder in looked:
-        if folder.is_dir() and any(folder.iterdir()):
-            return folder
+    found = _first_there(looked)
+    if found is not None:
+        return found
     raise WeightsError(
         f"{spec.name}: no weights of {chosen.name} in {' or '.join(map(str, looked))}",
         hint=how_to_get(spec, chosen.name),
     )
+
+
+def _first_there(folders: list[Path]) -> Path | None:
+    return next((path for path in folders if path.is_dir() and any(path.iterdir())), None)
 
 
 def how_to_get(spec: ModelSpec, variant: str = "") -> str:
@@ -215,7 +182,7 @@ def open_weights(
         why = "your own training, or a new upload?"
         notices = (f"{folder}: {', '.join(other)}: not as others have seen {item.name}: {why}",)
     digest = _digest(spec, spec.variant(variant).name, published)
-    return weights, _record("published", folder, digest, folder.name, item, notices)
+    return weights, _record("published", folder, digest, folder.name, item, published, notices)
 
 
 def _differs(published: Mapping[str, FileRecord], name: str, sha256: str) -> bool:
@@ -228,13 +195,20 @@ def _record(
     digest: str,
     name: str,
     item: WeightSet,
-    notices: tuple[str, ...],
+    published: Mapping[str, FileRecord],
+    notices: tuple[str, ...] = (),
 ) -> WeightsRecord:
     if item.commercial_use is False:
         notices += (f"weights of {name}: not for commercial use ({item.licence})",)
-    label = f"{name} ({digest[:12]})"
     return WeightsRecord(
-        source, folder, digest, label, item.licence, item.commercial_use, notices=notices
+        source=source,
+        path=folder,
+        digest=digest,
+        label=f"{name} ({digest[:12]})",
+        licence=item.licence,
+        commercial_use=item.commercial_use,
+        files={name: file.sha256 for name, file in published.items()},
+        notices=notices,
     )
 
 
@@ -254,38 +228,6 @@ def _read_published(
     published = PublishedFolder(folder)
     weights: Weights = load_object(spec.weights_reader)(published, variant)
     return weights, {name: file_record(path) for name, path in sorted(published.opened.items())}
-
-
-_hashed: dict[Path, tuple[tuple[int, int, int], FileRecord]] = {}
-
-
-def file_record(path: Path) -> FileRecord:
-    """Hash a file; the same one (by inode, size and time) only once per process."""
-    path = path.resolve()
-    state = path.stat()
-    seen = (state.st_ino, state.st_size, state.st_mtime_ns)
-    if path not in _hashed or _hashed[path][0] != seen:
-        _hashed[path] = (seen, FileRecord(sha256=hash_file(path), n_bytes=state.st_size))
-    return _hashed[path][1]
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read ``manifest.json`` of an imported folder.
-
-    Raises
-    ------
-    WeightsError
-        It is damaged.
-    """
-    path = Path(folder) / MANIFEST
-    try:
-        return Manifest.model_validate(PublishedFolder(folder).json(MANIFEST))
-    except ValidationError as err:
-        first = err.errors()[0]
-        raise WeightsError(
-            f"{path}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}",
-            hint="import the weights again",
-        ) from err
 
 
 def _open_imported(spec: ModelSpec, folder: Path, variant: str) -> tuple[Weights, WeightsRecord]:
@@ -310,7 +252,8 @@ def _open_imported(spec: ModelSpec, folder: Path, variant: str) -> tuple[Weights
         here.json(CONFIG), here.json(VOCABULARY), here.safetensors(TENSORS), str(folder)
     )
     item = weight_set(spec, manifest.variant)
-    return weights, _record("imported", folder, manifest.digest, manifest.name, item, ())
+    name, published = manifest.name, manifest.published
+    return weights, _record("imported", folder, manifest.digest, name, item, published)
 
 
 def import_weights(
@@ -383,11 +326,17 @@ def import_weights(
     # Parts of a fused projection are views of one tensor, which the format does not allow.
     tensors = {key: tensor.contiguous().clone() for key, tensor in weights.tensors.items()}
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    with _whole_folder(target) as staging:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise (resource_error(err, target.parent) or err) from err
+    with atomic_folder(target) as staging:
         with atomic_path(staging / TENSORS, n_bytes=n_bytes) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})
-        write_json(staging / CONFIG, dict(weights.config))
-        write_json(staging / VOCABULARY, dict(weights.vocabulary))
+        for file, content in ((CONFIG, weights.config), (VOCABULARY, weights.vocabulary)):
+            # In their own order: a vocabulary's may mean something.
+            text = json.dumps(dict(content), ensure_ascii=False, allow_nan=False, indent=0)
+            write_text(staging / file, text + "\n")
         manifest = Manifest(
             model=spec.name,
             name=name,
@@ -404,6 +353,8 @@ def import_weights(
             scdrugmap=__version__,
         )
         write_json(staging / MANIFEST, manifest.model_dump(mode="json"))
+        if target.exists():  # empty, or replaced as told
+            remove(target)
     return target
 
 
@@ -420,44 +371,11 @@ def _changed(pinned: Manifest, published: Mapping[str, FileRecord]) -> str:
     return f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'}"
 
 
-@contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `target` when the block succeeds."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(
-            tempfile.mkdtemp(
-                prefix=f".{target.name[:80]}.", suffix=TEMPORARY_SUFFIX, dir=target.parent
-            )
-        )
-    except OSError as err:
-        raise (resource_error(err, target) or err) from err
-    try:
-        yield staging
-        staging.chmod(0o777 & ~_umask())
-        if target.exists():
-            aside = staging.with_name(f".old{staging.name}")
-            target.rename(aside)
-            staging.rename(target)
-            shutil.rmtree(aside)
-        else:
-            staging.rename(target)
-        sync_folder(target.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
-
-
 def state_of_weights(spec: ModelSpec) -> list[dict[str, Any]]:
     """Return one JSON-able record per weight set: what it is, and where it was found."""
     rows = []
     for item in spec.weights:
-        found = next((place for place in places(spec, item.name) if place.is_dir()), None)
+        found = _first_there(places(spec, item.name))
         rows.append(
             {
                 "model": spec.name,
