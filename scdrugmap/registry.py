@@ -173,30 +173,7 @@ class Registry:
 @lru_cache(maxsize=1)
 def get_registry() -> Registry:
     """Discover the installed plugins, once per process."""
-    entry_points, damaged = installed_entry_points()
-    registry = discover(entry_points, os.environ.get(FILTER_VARIABLE))
-    registry.plugins += damaged
-    return registry
-
-
-def installed_entry_points() -> tuple[list[metadata.EntryPoint], list[PluginRecord]]:
-    """Return the entry points of our group, and distributions whose metadata cannot be read."""
-    try:
-        return list(metadata.entry_points(group=GROUP)), []
-    except Exception:  # the border to foreign code: one damaged file ends the standard call
-        pass
-    entry_points: list[metadata.EntryPoint] = []
-    damaged: list[PluginRecord] = []
-    for distribution in metadata.distributions():
-        try:
-            entry_points += distribution.entry_points.select(group=GROUP)
-        except Exception as err:  # the border to foreign code
-            text = distribution.read_text("entry_points.txt") or ""
-            if f"[{GROUP}]" in text:
-                name, version = _name_and_version(distribution)
-                reason = f"its entry_points.txt cannot be read: {_one_line(err)}"
-                damaged.append(PluginRecord("", "", name, version, "failed", (reason,)))
-    return entry_points, damaged
+    return discover(metadata.entry_points(group=GROUP), os.environ.get(FILTER_VARIABLE))
 
 
 def discover(entry_points: Iterable[metadata.EntryPoint], only: str | None = None) -> Registry:
@@ -230,13 +207,11 @@ def discover(entry_points: Iterable[metadata.EntryPoint], only: str | None = Non
 
 
 def _distribution(entry: metadata.EntryPoint) -> tuple[str, str]:
-    return _name_and_version(entry.dist) if entry.dist else ("unknown", "")
-
-
-def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
+    if entry.dist is None:
+        return "unknown", ""
     try:
-        known = distribution.metadata
-        return known["Name"] or "unknown", known["Version"] or ""
+        known = entry.dist.metadata
+        return known.get("Name") or "unknown", known.get("Version") or ""
     except Exception:  # the border to foreign code: metadata may be missing or damaged
         return "unknown", ""
 
