@@ -90,8 +90,8 @@ def read_design(
         The files or labels cannot be used.
     """
     columns = {
-        "sample": (sample or group, "--sample"),
         "donor": (group, "--group"),
+        "sample": (sample or group, "--sample"),
         "study": (study, "--study"),
         "dataset": (dataset, "--dataset"),
         "cell_line": (cell_line, "--cell-line"),
@@ -101,9 +101,7 @@ def read_design(
     notices: list[str] = []
     names: list[str] = []
     for source in sources:
-        name, obs, prints, found = _read(
-            source, where, sample or group, fingerprints, cell_arguments or {}
-        )
+        name, obs, prints, found = _read(source, where, fingerprints, cell_arguments or {})
         frame, said = _labelled(name, obs, label, labels, columns)
         frame["fingerprint"] = prints[obs.index.get_indexer(pd.Index(frame["cell"]))]
         frames.append(frame)
@@ -120,17 +118,20 @@ def read_design(
 def _read(
     source: str | Path | AnnData,
     where: Sequence[tuple[str, str]],
-    sample: str | None,
     fingerprints: bool,
     arguments: Mapping[str, Any],
 ) -> tuple[str, pd.DataFrame, np.ndarray, tuple[str, ...]]:
-    """Return name, obs, fingerprints (``""``: none) and notices of a file."""
+    """Return name, obs, fingerprints (``""``: none) and notices of a file.
+
+    The names of cells must not depend on the columns that a split uses, because training and
+    prediction do not know them: so the sample column is not handed on.
+    """
     from scdrugmap.data.cells import open_cells, read_obs
 
     if not fingerprints:
-        name, obs = read_obs(source, where=where, sample=sample)
+        name, obs = read_obs(source, where=where)
         return name, obs, np.full(len(obs), "", object), ()
-    with open_cells(source, where=where, sample=sample, **arguments) as cells:
+    with open_cells(source, where=where, **arguments) as cells:
         prints = cells.fingerprints()
         prints = np.where(prints == _EMPTY_CELL, "", prints)
         return cells.name, cells.obs, prints, cells.notices
