@@ -101,7 +101,7 @@ def read_design(
     notices: list[str] = []
     names: list[str] = []
     for source in sources:
-        name, obs, prints, found = _read(source, where, fingerprints, cell_arguments or {})
+        name, obs, prints, found = _read(source, where, sample, fingerprints, cell_arguments or {})
         frame, said = _labelled(name, obs, label, labels, columns)
         frame["fingerprint"] = prints[obs.index.get_indexer(pd.Index(frame["cell"]))]
         frames.append(frame)
@@ -118,20 +118,21 @@ def read_design(
 def _read(
     source: str | Path | AnnData,
     where: Sequence[tuple[str, str]],
+    sample: str | None,
     fingerprints: bool,
     arguments: Mapping[str, Any],
 ) -> tuple[str, pd.DataFrame, np.ndarray, tuple[str, ...]]:
     """Return name, obs, fingerprints (``""``: none) and notices of a file.
 
-    The names of cells must not depend on the columns that a split uses, because training and
-    prediction do not know them: so the sample column is not handed on.
+    Only a sample column that the user named makes repeated names unique: training and prediction
+    know it too, but not the column of donors.
     """
     from scdrugmap.data.cells import open_cells, read_obs
 
     if not fingerprints:
-        name, obs = read_obs(source, where=where)
+        name, obs = read_obs(source, where=where, sample=sample)
         return name, obs, np.full(len(obs), "", object), ()
-    with open_cells(source, where=where, **arguments) as cells:
+    with open_cells(source, where=where, sample=sample, **arguments) as cells:
         prints = cells.fingerprints()
         prints = np.where(prints == _EMPTY_CELL, "", prints)
         return cells.name, cells.obs, prints, cells.notices
