@@ -116,7 +116,8 @@ def estimate(
     ]
     rows = headline(rows)
     rows = rows[(rows["metric"] == metric) & (rows["level"] == level)]
-    rows = rows[rows["threshold"].isna() | np.isclose(rows["threshold"], 0.5)]
+    fixed = np.isclose(rows["threshold"], 0.5)  # calls have a row for a tuned threshold too
+    rows = rows[fixed] if fixed.any() else rows[rows["threshold"].isna()]
     if rows.empty:
         return Estimate()
     first = rows.iloc[0]
