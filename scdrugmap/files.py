@@ -100,9 +100,20 @@ def check_output(
             raise UsageError(f"the folder {target.parent} does not exist", hint="create it first")
         with tempfile.TemporaryFile(dir=target.parent):
             pass
-        free = shutil.disk_usage(target.parent).free
     except OSError as err:
         raise (resource_error(err, target.parent) or err) from err
+    check_room(target, n_bytes)
+
+
+def check_room(target: Path, n_bytes: int) -> None:
+    """Refuse an output that will not fit beside what is there.
+
+    Raises
+    ------
+    ResourceError
+        Fewer than `n_bytes` are free; names both numbers.
+    """
+    free = shutil.disk_usage(target.parent).free
     if n_bytes > free:
         raise ResourceError(
             f"{target}: {n_bytes:,} bytes are needed, {free:,} are free",

@@ -288,16 +288,13 @@ class EmbeddingJob:
         hashes : (n, 2) uint64
             Content of each cell, from :func:`scdrugmap.data.fingerprints.cell_hashes`.
         """
-        content = hashlib.sha256(np.ascontiguousarray(hashes, "<u8").tobytes())
-        for name in self.cells.names[part.index]:
-            text = str(name).encode("utf-8", "surrogatepass")
-            content.update(len(text).to_bytes(4, "little") + text)
         groups = None if part.groups is None else list(part.groups)
         return {
             **self._what,
             "groups": groups,
             "n_cells": len(part.index),
-            "cells": content.hexdigest(),
+            "names": names_digest(self.cells.names[part.index]),
+            "cells": hashlib.sha256(np.ascontiguousarray(hashes, "<u8").tobytes()).hexdigest(),
         }
 
     def run(self, parts: Sequence[Part]) -> Iterator[PartResult]:
@@ -338,9 +335,10 @@ class EmbeddingJob:
                 yield PartResult(task.part.index, values, status)
 
     def _announce(self, n_cells: int) -> None:
-        label, coverage = self.loaded.weights.label, self.coverage
+        weights, coverage = self.loaded.weights, self.coverage
+        label = f" ({weights.label})" if weights.source != "none" else ""
         say(
-            f"{self.loaded.name}{f' ({label})' if label else ''}: {n_cells:,} cells on "
+            f"{self.loaded.name}{label}: {n_cells:,} cells on "
             f"{self.device} in {self.precision}; {coverage.n_matched:,} of "
             f"{coverage.n_genes:,} genes known",
             quiet=self.quiet,
@@ -404,6 +402,15 @@ class _Task:
     lock: Lock
     folder: Path | None = None
     n_windows: int = 0
+
+
+def names_digest(names: np.ndarray) -> str:
+    """Return the SHA-256 (hex) of cell names ((n,) str) in their order."""
+    content = hashlib.sha256()
+    for name in names:
+        text = str(name).encode("utf-8", "surrogatepass")
+        content.update(len(text).to_bytes(4, "little") + text)
+    return content.hexdigest()
 
 
 def _release(locks: list[Lock]) -> None:
