@@ -13,6 +13,7 @@ from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from scdrugmap.registry import PluginRecord, Registry
 from scdrugmap.specs import ModelSpec, Options, TextModelSpec
@@ -83,12 +84,18 @@ def option_table(options: type[Options]) -> list[Card]:
         {
             "name": name,
             "type": _type(info.annotation),
-            "default": None if info.is_required() else info.get_default(call_default_factory=True),
+            "default": _default(info),
             "range": ", ".join(_limits(info)),
             "description": info.description or "",
         }
         for name, info in options.model_fields.items()
     ]
+
+
+def _default(info: FieldInfo) -> Any:
+    if info.is_required():
+        return None
+    return to_jsonable_python(info.get_default(call_default_factory=True))
 
 
 def _type(annotation: Any) -> str:
@@ -100,7 +107,7 @@ def _type(annotation: Any) -> str:
         return " | ".join(_type(part) for part in typing.get_args(annotation))
     if annotation is type(None):
         return "none"
-    return str(getattr(annotation, "__name__", annotation))
+    return annotation.__name__ if isinstance(annotation, type) and not origin else str(annotation)
 
 
 def _limits(info: FieldInfo) -> Iterator[str]:

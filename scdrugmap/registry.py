@@ -211,7 +211,7 @@ def _distribution(entry: metadata.EntryPoint) -> tuple[str, str]:
         return "unknown", ""
     try:
         known = entry.dist.metadata
-        return known.get("Name") or "unknown", known.get("Version") or ""
+        return (known.get_all("Name") or ["unknown"])[0], (known.get_all("Version") or [""])[0]
     except Exception:  # the border to foreign code: metadata may be missing or damaged
         return "unknown", ""
 

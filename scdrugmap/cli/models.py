@@ -15,26 +15,15 @@ from scdrugmap.registry import get_registry
 _LICENCE_NOTES = {False: "NON-COMMERCIAL USE ONLY", None: "commercial use: not stated", True: ""}
 
 
-@click.group()
+@click.group(epilog="Example: scdrugmap models list")
 def command() -> None:
-    r"""List and show models.
-
-    \b
-    Example:
-      scdrugmap models list
-      scdrugmap models show scgpt
-    """
+    """List and show models."""
 
 
-@command.command("list")
+@command.command("list", epilog="Example: scdrugmap models list --json")
 @json_option
 def list_models(as_json: bool) -> None:
-    r"""List the installed models.
-
-    \b
-    Example:
-      scdrugmap models list --json
-    """
+    """List the installed models."""
     cards = model_cards(get_registry())
     if as_json:
         print_json(cards)
@@ -50,16 +39,11 @@ def list_models(as_json: bool) -> None:
         click.echo(line)
 
 
-@command.command("show")
+@command.command("show", epilog="Example: scdrugmap models show randproj")
 @click.argument("name")
 @json_option
 def show_model(name: str, as_json: bool) -> None:
-    r"""Show all that is known of one model, its options among it.
-
-    \b
-    Example:
-      scdrugmap models show randproj
-    """
+    """Show all that is known of one model, its options among it."""
     card = model_card(get_registry(), name)
     if as_json:
         print_json(card)

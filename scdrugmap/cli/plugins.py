@@ -16,29 +16,17 @@ from scdrugmap.registry import PluginRecord, get_registry
 _MARKS = {"passed": "pass", "failed": "FAIL", "skipped": "skip"}
 
 
-@click.group()
+@click.group(epilog="Example: scdrugmap plugins new my_model")
 def command() -> None:
-    r"""List, show, check and start plugins.
-
-    \b
-    Example:
-      scdrugmap plugins list
-      scdrugmap plugins new my_model
-      scdrugmap plugins check my_model
-    """
+    """List, show, check and start plugins."""
 
 
-@command.command("list")
+@command.command("list", epilog="Example: scdrugmap plugins list --json")
 @json_option
 def list_plugins(as_json: bool) -> None:
-    r"""List all plugins; a broken one is listed with its reason and hurts nobody.
+    """List all plugins; a broken one is listed with its reason and hurts nobody.
 
-    \b
     SCDRUGMAP_PLUGINS=a,b loads these plugins only, SCDRUGMAP_PLUGINS= the built-in ones only.
-
-    \b
-    Example:
-      scdrugmap plugins list --json
     """
     records = get_registry().plugins
     if as_json:
@@ -55,16 +43,11 @@ def list_plugins(as_json: bool) -> None:
             click.echo(f"    {note}")
 
 
-@command.command("show")
+@command.command("show", epilog="Example: scdrugmap plugins show baselines")
 @click.argument("name")
 @json_option
 def show_plugin(name: str, as_json: bool) -> None:
-    r"""Show one plugin: where it comes from, what it provides, what is wrong with it.
-
-    \b
-    Example:
-      scdrugmap plugins show baselines
-    """
+    """Show one plugin: where it comes from, what it provides, what is wrong with it."""
     records = get_registry().plugin(name)
     if as_json:
         print_json([asdict(record) for record in records])
@@ -74,7 +57,7 @@ def show_plugin(name: str, as_json: bool) -> None:
             click.echo(line)
 
 
-@command.command("check")
+@command.command("check", epilog="Example: scdrugmap plugins check randproj")
 @click.argument("name")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the model; repeatable."
@@ -82,13 +65,9 @@ def show_plugin(name: str, as_json: bool) -> None:
 @click.option("--only", multiple=True, metavar="CHECK", help="Run this check only; repeatable.")
 @json_option
 def check_model(name: str, settings: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
-    r"""Run the conformance kit on a model, by default on its variant `tiny`.
+    """Run the conformance kit on a model, by default on its variant `tiny`.
 
     Exit code 4 if a check fails.
-
-    \b
-    Example:
-      scdrugmap plugins check randproj
     """
     from scdrugmap.testing.checks import run_checks
     from scdrugmap.testing.subject import Subject
@@ -111,21 +90,17 @@ def check_model(name: str, settings: tuple[str, ...], only: tuple[str, ...], as_
         )
 
 
-@command.command("new")
+@command.command(
+    "new",
+    epilog="Example: scdrugmap plugins new my_model --into plugins; pip install -e plugins/my_model; scdrugmap plugins check my_model",
+)
 @click.argument("name")
 @click.option(
     "--into", type=PATH, default=Path(), help="Folder to write to; default: the current one."
 )
 @click.option("--title", default="", help="Name as people write it; default: from NAME.")
 def new_plugin(name: str, into: Path, title: str) -> None:
-    r"""Write a working plugin with one model into a new folder NAME.
-
-    \b
-    Example:
-      scdrugmap plugins new my_model --into plugins
-      pip install -e plugins/my_model
-      scdrugmap plugins check my_model
-    """
+    """Write a working plugin with one model into a new folder NAME."""
     from scdrugmap.testing.scaffold import new_plugin as write_plugin
 
     click.echo(write_plugin(name, into, title=title))
