@@ -1,0 +1,110 @@
+"""``scdrugmap predict``: predict which cells are sensitive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scdrugmap.cli.options import (
+    PATH,
+    cell_arguments,
+    cell_options,
+    device_option,
+    output_option,
+    overwrite_option,
+    parse_weights,
+    quiet_option,
+)
+
+
+@click.command(
+    epilog="Example: scdrugmap predict cohort.h5ad --predictor predictor.zip -o predictions.tsv"
+)
+@click.argument("source", metavar="INPUT", type=PATH)
+@click.option("--predictor", type=PATH, required=True, help="File made by `scdrugmap train`.")
+@click.option("--splits", type=PATH, help="Split of the training: gives each cell its role.")
+@click.option("--h5ad", type=PATH, metavar="OUT.h5ad", help="Write the answers as AnnData too.")
+@click.option(
+    "--key-added",
+    default="scdrugmap",
+    show_default=True,
+    metavar="NAME",
+    help="Prefix of the keys in --h5ad.",
+)
+@click.option("--sample", metavar="COLUMN", help="Column of samples, for the summary.")
+@click.option("--dataset", metavar="COLUMN", help="Column of datasets, if given to split.")
+@click.option(
+    "--drug", metavar="NAME", help="Drug of interest; warns if it is not the trained one."
+)
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="[MODEL=]DIR",
+    help="Folder of the model's weights, if they are not where weights are kept.",
+)
+@click.option("--min-genes", type=int, help="Fewest known genes to go on with.")
+@device_option
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Arithmetic of the network [default: that of the training].",
+)
+@click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens in a batch.")
+@cell_options
+@output_option
+@overwrite_option
+@quiet_option
+def command(
+    source: Path,
+    predictor: Path,
+    splits: Path | None,
+    h5ad: Path | None,
+    key_added: str,
+    sample: str | None,
+    dataset: str | None,
+    drug: str | None,
+    weights: tuple[str, ...],
+    min_genes: int | None,
+    device: str,
+    precision: str | None,
+    token_budget: int | None,
+    output: Path,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Predict every cell of a file; labels are never needed.
+
+    The predictor first predicts its own synthetic cells again and stops if anything has changed.
+    Cells that it was trained on are recognised by content and marked with the role train.
+    """
+    from scdrugmap.files import check_output
+    from scdrugmap.train.predict import predict_file
+    from scdrugmap.train.predictor import Predictor
+
+    outputs = [output] if h5ad is None else [output, h5ad]
+    inputs = [path for path in (source, predictor, splits) if path is not None]
+    for path in outputs:
+        check_output(path, overwrite=overwrite, inputs=inputs)
+    bundle = Predictor.load(predictor)
+    name = bundle.info.name
+    predict_file(
+        source,
+        bundle,
+        output,
+        splits=splits,
+        h5ad=h5ad,
+        key_added=key_added,
+        sample=sample,
+        dataset=dataset,
+        drug=drug,
+        weights=parse_weights(weights, (name,)).get(name),
+        min_genes=min_genes,
+        device=device,
+        precision=precision,
+        token_budget=token_budget,
+        quiet=quiet,
+        **cell_arguments(reading),
+    )

@@ -1,0 +1,148 @@
+"""Predictions as keys of an AnnData: the keys are a contract with users and other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from scdrugmap.errors import UsageError
+from scdrugmap.files import atomic_path
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scdrugmap.train.record import PredictorInfo
+
+CALLS = ("resistant", "sensitive", "abstain", "invalid")
+COLORS = ("#b2182b", "#2166ac", "#bdbdbd", "#636363")
+"""Colours of the calls, apart for colour-blind readers too."""
+REASONS = ("no_known_genes", "low_coverage", "few_counts", "out_of_domain", "conformal")
+KEY = "scdrugmap"
+
+
+def columns(predictions: pd.DataFrame, key: str = KEY) -> pd.DataFrame:
+    """Return the columns of obs.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        Of one file, in its order.
+    key : str
+        Prefix of the names.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``<key>_p_sensitive`` (float32), ``<key>_call`` and ``<key>_reason`` (categorical), index =
+        cell names.
+    """
+    answered = predictions["state"].to_numpy() == "answered"
+    above = predictions["p_sensitive"].to_numpy() >= predictions["threshold"].to_numpy()
+    call = np.where(
+        answered,
+        np.where(above, "sensitive", "resistant"),
+        np.where(predictions["state"] == "abstained", "abstain", "invalid"),
+    )
+    reason = predictions["reason"].where(predictions["reason"] != "", None)
+    return pd.DataFrame(
+        {
+            f"{key}_p_sensitive": predictions["p_sensitive"].to_numpy(np.float32),
+            f"{key}_call": pd.Categorical(call, categories=CALLS),
+            f"{key}_reason": pd.Categorical(reason, categories=REASONS),
+        },
+        index=pd.Index(predictions["cell"], dtype=object, name=None),
+    )
+
+
+def record(info: PredictorInfo) -> dict[str, Any]:
+    """Return the record of a prediction, JSON-able."""
+    from scdrugmap import __version__
+
+    return {
+        "scdrugmap": __version__,
+        "predictor": info.model_dump(mode="json", exclude={"self_test", "reference"}),
+    }
+
+
+def check_key(key: str, obs: pd.DataFrame, uns: Any) -> None:
+    """Refuse a prefix that would overwrite something that we did not write.
+
+    Raises
+    ------
+    UsageError
+        The prefix cannot be used in h5ad, or is taken.
+    """
+    if not key or "/" in key or key.startswith("_"):
+        raise UsageError(f"--key-added {key!r} cannot be a key", hint="use letters, digits and _")
+    taken = [f"{key}_{name}" for name in ("p_sensitive", "call", "reason")]
+    taken = [name for name in taken if name in obs.columns]
+    ours = key in uns and isinstance(uns[key], dict) and "predict" in uns[key]
+    if ours or taken:
+        what = f"obs already has {', '.join(taken)}" if taken else f"uns already has {key!r}"
+        raise UsageError(
+            f"{what}; nothing is overwritten", hint="choose another prefix with --key-added NAME"
+        )
+    if key in uns and not isinstance(uns[key], dict):
+        raise UsageError(
+            f"uns already has {key!r}, which scdrugmap did not write",
+            hint="choose another prefix with --key-added NAME",
+        )
+
+
+def annotate(
+    adata: AnnData, predictions: pd.DataFrame, info: PredictorInfo, key: str = KEY
+) -> None:
+    """Add predictions to an AnnData in place; X, layers, raw and obsp are left alone.
+
+    Raises
+    ------
+    UsageError
+        The prefix is taken.
+    """
+    check_key(key, adata.obs, adata.uns)
+    for name, values in columns(predictions, key).items():
+        adata.obs[name] = values.array
+    adata.uns[key] = {**adata.uns.get(key, {}), "predict": json.dumps(record(info), sort_keys=True)}
+    adata.uns[f"{key}_call_colors"] = np.array(COLORS, object)
+
+
+def write_annotated(
+    obs: pd.DataFrame,
+    predictions: pd.DataFrame,
+    info: PredictorInfo,
+    target: Path,
+    key: str = KEY,
+) -> None:
+    """Write an h5ad file with the cells' table and the predictions, without any expression.
+
+    Parameters
+    ----------
+    obs : pandas.DataFrame
+        Table of the cells, in the order of `predictions`.
+    predictions : pandas.DataFrame
+    info : PredictorInfo
+    target : Path
+    key : str
+        Prefix of all keys.
+    """
+    import anndata
+
+    adata = anndata.AnnData(obs=_writable(obs))
+    annotate(adata, predictions, info, key)
+    with atomic_path(Path(target)) as temporary:
+        adata.write_h5ad(temporary)
+
+
+def _writable(obs: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy whose columns h5ad can hold: mixed columns become text."""
+    obs = obs.copy()
+    obs.columns = [str(name).replace("/", "_") for name in obs.columns]
+    for name in obs.columns:
+        if obs[name].dtype == object:
+            missing = obs[name].isna()
+            obs[name] = pd.Categorical(obs[name].astype(str).where(~missing, None))
+    return obs

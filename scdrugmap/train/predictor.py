@@ -1,0 +1,314 @@
+"""A predictor: one zip file that holds all that was learnt, and nothing of anybody's cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
+
+from scdrugmap.errors import DataError, PluginError, UsageError, WeightsError
+from scdrugmap.files import atomic_path, check_output
+from scdrugmap.progress import say
+from scdrugmap.registry import get_registry
+from scdrugmap.specs import SUPPORTED_CONTRACTS, Options
+from scdrugmap.train import selftest
+from scdrugmap.train.archive import Archive, write_archive
+from scdrugmap.train.card import model_card
+from scdrugmap.train.record import PredictorInfo, parse_info
+from scdrugmap.train.tensors import dump_tensors, load_tensors
+
+if TYPE_CHECKING:
+    from scdrugmap.model.load import LoadedModel
+    from scdrugmap.run.store import Store
+    from scdrugmap.train.scores import Scorer
+
+INFO_FILE, CARD_FILE, REFERENCE_FILE = "predictor.json", "README.md", "reference.safetensors"
+LEARNT_FILES = ("estimator.skops", "head.safetensors", "adapters.safetensors")
+TRAINING_CELLS, SELF_TEST, EMBEDDING_MEAN = "training_cells", "self_test", "embedding_mean"
+
+MOST_BYTES = 1 << 29
+_MOST_INFO_BYTES = 1 << 22
+
+
+class Predictor:
+    """A trained predictor.
+
+    Attributes
+    ----------
+    info : PredictorInfo
+        ``predictor.json``.
+    files : dict of str to bytes
+        What was learnt: ``estimator.skops``, or ``head.safetensors`` (and adapters).
+    reference : dict of str to array
+        ``training_cells`` ((n,) uint64, sorted: first half of each fingerprint), ``self_test``
+        ((8, G) float32) and, for embeddings, ``embedding_mean`` ((D,) float32).
+    """
+
+    def __init__(
+        self,
+        info: PredictorInfo,
+        files: dict[str, bytes],
+        reference: dict[str, np.ndarray],
+        scorer: Scorer | None = None,
+    ) -> None:
+        self.info, self.files, self.reference = info, files, reference
+        self._scorer = scorer
+
+    def __repr__(self) -> str:
+        info = self.info
+        return (
+            f"<Predictor {info.name} ({info.strategy}), fold {info.split.fold}, seed {info.seed}, "
+            f"{info.training.n_cells:,} training cells>"
+        )
+
+    def save(self, target: Path, *, overwrite: bool = False) -> None:
+        """Write the zip file, whole or not at all; the same training gives the same bytes.
+
+        Raises
+        ------
+        UsageError
+            The file exists, without `overwrite`.
+        ResourceError
+            It cannot be written.
+        """
+        target = Path(target)
+        check_output(target, overwrite=overwrite)
+        data = write_archive(
+            {
+                INFO_FILE: (self.info.model_dump_json(indent=1) + "\n").encode(),
+                CARD_FILE: model_card(self.info).encode(),
+                REFERENCE_FILE: dump_tensors(self.reference),
+                **self.files,
+            }
+        )
+        with atomic_path(target, n_bytes=len(data)) as temporary:
+            temporary.write_bytes(data)
+
+    @classmethod
+    def load(cls, source: Path) -> Predictor:
+        """Read a zip file; nothing in it is run.
+
+        Raises
+        ------
+        UsageError
+            There is no such file.
+        DataError
+            It is no predictor, damaged, too large, or holds files that do not belong there.
+        """
+        source = Path(source)
+        if not source.is_file():
+            raise UsageError(
+                f"{source} does not exist" if not source.exists() else f"{source} is no file",
+                hint="a predictor is made by `scdrugmap train`",
+            )
+        size = source.stat().st_size
+        if size > MOST_BYTES:
+            raise DataError(f"{source} has {size:,} bytes; a predictor has at most {MOST_BYTES:,}")
+        allowed = (INFO_FILE, CARD_FILE, REFERENCE_FILE, *LEARNT_FILES)
+        archive = Archive(source.read_bytes(), str(source), most_bytes=MOST_BYTES, allowed=allowed)
+        info = parse_info(archive.read(INFO_FILE, most_bytes=_MOST_INFO_BYTES), str(source))
+        learnt = {name: archive.read(name) for name in LEARNT_FILES if name in archive.names}
+        needed = "estimator.skops" if info.strategy == "estimator" else "head.safetensors"
+        if needed not in learnt:
+            raise DataError(f"{source} is damaged: {needed} is missing")
+        where = f"{source}, {REFERENCE_FILE}"
+        reference = load_tensors(archive.read(REFERENCE_FILE), where)
+        _check_reference(reference, info, where)
+        return cls(info, learnt, reference)
+
+    def is_training_cell(self, fingerprints: np.ndarray) -> np.ndarray:
+        """Tell which cells it was trained on ((n,) bool), from fingerprints ((n,) str)."""
+        return np.isin(short_fingerprints(fingerprints), self.reference[TRAINING_CELLS])
+
+    def scorer(
+        self,
+        *,
+        weights: str | Path | None = None,
+        model: LoadedModel | None = None,
+        store: Store | None = None,
+        device: str = "auto",
+        precision: str | None = None,
+        token_budget: int | None = None,
+        min_genes: int | None = None,
+        quiet: bool = False,
+    ) -> Scorer:
+        """Make it ready to predict, and run the self-test; later calls return the same object.
+
+        Parameters
+        ----------
+        weights : str or Path, optional
+            Folder of the model's weights; default: where weights are kept. Random weights are
+            made again from their seed.
+        model : LoadedModel, optional
+            The model, if it is already there.
+        store, device, token_budget, min_genes
+            As for embedding.
+        precision : str, optional
+            Default: that of the training.
+        quiet : bool
+
+        Raises
+        ------
+        PluginError
+            The model or estimator is missing, of another version, or fails the self-test.
+        WeightsError
+            The weights are missing or are not those of the training.
+        """
+        if self._scorer is None:
+            if self.info.strategy == "estimator":
+                scorer = self._restore_estimator()
+            else:
+                loaded = model or self._load_model(weights)
+                self._check_weights(loaded)
+                scorer = self._restore_frozen(
+                    loaded,
+                    store=store,
+                    device=device,
+                    precision=precision or self.info.precision,
+                    token_budget=token_budget,
+                    min_genes=min_genes,
+                )
+            difference = self.self_test(scorer)
+            if difference > selftest.WARN_ABOVE:
+                say(
+                    f"Warning: p_sensitive of the self-test differs by {difference:.2g} from when "
+                    "the predictor was trained (another version of a library?)",
+                    quiet=quiet,
+                )
+            self._scorer = scorer
+        return self._scorer
+
+    def self_test(self, scorer: Scorer | None = None) -> float:
+        """Predict the 8 synthetic cells again; return the largest difference of a probability.
+
+        Raises
+        ------
+        PluginError
+            The tokens differ, or a probability by more than 1e-3.
+        """
+        info = self.info
+        trial = selftest.try_cells(
+            scorer or self.scorer(), info.self_test.genes, self.reference[SELF_TEST]
+        )
+        return selftest.compare(trial, info.self_test, f"this {info.name} predictor")
+
+    def _restore_estimator(self) -> Scorer:
+        from scdrugmap.train.estimators import STATE_FILE, EstimatorScorer
+
+        spec = get_registry().estimator(self.info.name)
+        self._check_version(spec.contract, spec.numerics)
+        options = _options(spec.options, self.info)
+        return EstimatorScorer.restored(
+            spec, options, self.info.seed, self.info.values, self.files[STATE_FILE]
+        )
+
+    def _load_model(self, weights: str | Path | None) -> LoadedModel:
+        from scdrugmap.model.load import load_model
+        from scdrugmap.specs import ModelOptions
+
+        info = self.info
+        spec = get_registry().model(info.name)
+        self._check_version(spec.contract, spec.numerics)
+        options = _options(spec.options, info)
+        assert isinstance(options, ModelOptions)
+        made_at_random = info.weights is not None and info.weights.source == "random"
+        if made_at_random and weights not in (None, "random"):
+            raise UsageError(
+                f"this predictor was trained on random weights of {info.name}",
+                hint="leave --weights out: they are made again from their seed",
+            )
+        return load_model(
+            spec,
+            options=options,
+            weights="random" if made_at_random else weights,
+            randomize=info.weights.randomize if info.weights else None,
+            seed=info.embedding_seed or 0,
+        )
+
+    def _check_version(self, contract: int, numerics: int) -> None:
+        info = self.info
+        if info.contract not in SUPPORTED_CONTRACTS or contract != info.contract:
+            raise PluginError(
+                f"the predictor speaks contract {info.contract}, the installed {info.name} "
+                f"{contract}",
+                hint=f"it was made with {info.plugin.distribution} {info.plugin.version}",
+            )
+        if numerics != info.numerics:
+            raise PluginError(
+                f"the installed {info.name} gives other numbers (numerics {numerics}) than the one "
+                f"that the predictor was trained with ({info.numerics})",
+                hint=f"train it again, or install {info.plugin.distribution} {info.plugin.version}",
+            )
+
+    def _check_weights(self, loaded: LoadedModel) -> None:
+        wanted, have = self.info.weights, loaded.weights
+        if wanted is None or (have.digest, have.randomize) != (wanted.digest, wanted.randomize):
+            raise WeightsError(
+                f"the predictor was trained on {wanted.label if wanted else 'other weights'} "
+                f"({wanted.digest[:12] if wanted else ''}); these are {have.label} "
+                f"({have.digest[:12]})",
+                hint=f"give the same weights with --weights; see {wanted.homepage if wanted else ''}",
+            )
+
+    def _restore_frozen(
+        self,
+        loaded: LoadedModel,
+        *,
+        store: Store | None,
+        device: str,
+        precision: str,
+        token_budget: int | None,
+        min_genes: int | None,
+    ) -> Scorer:
+        from scdrugmap.train.frozen import HEAD_FILE, Embedder, FrozenScorer
+
+        embedder = Embedder(
+            loaded,
+            store=store,
+            device=device,
+            precision=precision,
+            token_budget=token_budget,
+            sample=self.info.sample_column or None,
+            min_genes=min_genes,
+        )
+        if self.info.head is None or self.info.dim is None:
+            raise DataError("predictor.json is damaged: head and dim are missing")
+        return FrozenScorer.restored(embedder, self.info.head, self.info.dim, self.files[HEAD_FILE])
+
+
+def _check_reference(reference: dict[str, np.ndarray], info: PredictorInfo, where: str) -> None:
+    """Raise DataError unless the arrays are those that ``predictor.json`` speaks of."""
+    shapes = {
+        TRAINING_CELLS: (np.dtype("uint64"), (info.training.n_cells,)),
+        SELF_TEST: (
+            np.dtype("float32"),
+            (len(info.self_test.p_sensitive), len(info.self_test.genes)),
+        ),
+    }
+    if info.reference is not None:
+        shapes[EMBEDDING_MEAN] = (np.dtype("float32"), (info.dim or 0,))
+    found = {name: (values.dtype, values.shape) for name, values in reference.items()}
+    if found != shapes:
+        raise DataError(f"{where} is damaged: it holds {found}, expected {shapes}")
+
+
+def _options(options_class: type[Options], info: PredictorInfo) -> Options:
+    try:
+        return options_class.model_validate(info.options)
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise PluginError(
+            f"the installed {info.name} does not know the predictor's options: "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint=f"it was made with {info.plugin.distribution} {info.plugin.version}",
+        ) from err
+
+
+def short_fingerprints(fingerprints: np.ndarray) -> np.ndarray:
+    """Turn fingerprints ((n,) str, 32 hexadecimal digits) into (n,) uint64: their first halves.
+
+    Among 10^6 cells and 10^6 training cells a chance match has a probability of 5e-8.
+    """
+    return np.array([int(text[:16], 16) for text in fingerprints], np.uint64)

@@ -1,0 +1,160 @@
+"""``predictor.json``: everything a predictor says about itself."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scdrugmap.errors import DataError
+from scdrugmap.specs import Values
+
+
+class Record(BaseModel):
+    """Base of all parts of ``predictor.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PluginInfo(Record):
+    """Which installation made the predictor."""
+
+    name: str
+    distribution: str
+    version: str
+
+
+class WeightsInfo(Record):
+    """Which weights the embeddings come from; the predictor does not hold them."""
+
+    source: Literal["random", "published", "imported", "none"]
+    digest: str
+    label: str
+    licence: str = ""
+    commercial_use: bool | None = None
+    randomize: int | None = None
+    homepage: str = ""
+
+
+class GenesInfo(Record):
+    """The genes that all training files share."""
+
+    n_genes: int
+    digest: str = Field(description="hash of names, ids and gene table")
+    n_needed: int = Field(description="genes whose absence counts as missing")
+    counts: dict[str, dict[str, int]] = Field(
+        default_factory=dict, description="per training file, how its gene names were found"
+    )
+
+
+class DatasetInfo(Record):
+    """Training cells of one file."""
+
+    name: str
+    n_cells: int
+    values_location: str
+
+
+class TrainingInfo(Record):
+    """The training cells."""
+
+    datasets: tuple[DatasetInfo, ...]
+    n_cells: int
+    n_sensitive: int
+    n_groups: int
+    n_empty: int = Field(0, description="cells left out because they have no counts")
+    n_unknown: int = Field(
+        0, description="cells left out because the model knows none of their genes"
+    )
+    n_beyond_cap: int = Field(0, description="cells left out to bound the memory")
+    max_cells: int | None = Field(None, description="cap, drawn evenly over groups; None: no cap")
+
+
+class SplitInfo(Record):
+    """Which part of which split was trained on."""
+
+    split_id: str
+    fold: int = Field(ge=0)
+
+
+class Threshold(Record):
+    """From which probability on a cell is called sensitive."""
+
+    value: float = Field(0.5, ge=0, le=1)
+    source: Literal["default", "validation"] = "default"
+    n_validation: int = 0
+
+
+class ReferenceInfo(Record):
+    """How far training embeddings lie from their mean (which is in ``reference.safetensors``)."""
+
+    n_cells: int
+    distance_quantiles: tuple[float, ...] = Field(
+        description="101 quantiles (0 %, 1 %, ... 100 %) of the Euclidean distance"
+    )
+
+    @property
+    def distance_99(self) -> float:
+        """Distance that 99 % of the training cells do not exceed."""
+        return self.distance_quantiles[99]
+
+
+class SelfTestInfo(Record):
+    """8 synthetic cells (counts in ``reference.safetensors``) and what came out for them."""
+
+    genes: tuple[str, ...] = Field(description="gene identities, one per column of the counts")
+    tokens: tuple[str, ...] = Field(description="SHA-256 of each cell's tokens; empty: no tokens")
+    p_sensitive: tuple[float | None, ...] = Field(description="None: no usable gene")
+
+
+class PredictorInfo(Record):
+    """The content of ``predictor.json``."""
+
+    format: Literal[1] = 1
+    scdrugmap: str = Field(description="version that made it")
+    name: str = Field(description="model or estimator")
+    title: str = ""
+    strategy: Literal["estimator", "frozen", "lora", "full"]
+    plugin: PluginInfo
+    contract: int
+    numerics: int
+    options: dict[str, Any] = Field(default_factory=dict)
+    seed: int = Field(description="of the training")
+    embedding_seed: int | None = Field(None, description="of random tensors and per-cell draws")
+    precision: str = "float32"
+    sample_column: str = Field("", description="column of obs with the sample, as it was given")
+    head: Literal["logistic", "mlp"] | None = None
+    dim: int | None = Field(None, ge=1, description="width of the embedding")
+    level: Literal["cell", "sample"] = "cell"
+    values: Values
+    weights: WeightsInfo | None = None
+    genes: GenesInfo
+    training: TrainingInfo
+    split: SplitInfo
+    drug: tuple[str, ...] = ()
+    cancer_type: tuple[str, ...] = ()
+    tissue: tuple[str, ...] = ()
+    label_basis: tuple[str, ...] = ()
+    threshold: Threshold = Threshold()
+    reference: ReferenceInfo | None = None
+    self_test: SelfTestInfo
+    notices: tuple[str, ...] = ()
+
+
+def parse_info(data: bytes, where: str) -> PredictorInfo:
+    """Read ``predictor.json``.
+
+    Raises
+    ------
+    DataError
+        It is no such record, or of a later version of scdrugmap.
+    """
+    try:
+        return PredictorInfo.model_validate_json(data)
+    except ValidationError as err:
+        first = err.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{where}: predictor.json cannot be used: {place}: {first['msg']}",
+            hint="it is damaged, or made by a later version of scdrugmap: update, or train again",
+        ) from err
