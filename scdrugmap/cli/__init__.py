@@ -146,12 +146,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def show_error(message: str, hint: str) -> None:
     """Print an error as a line that says what and where, and one that says what next."""
-    click.echo(f"Error: {_printable(message)}", err=True)
+    click.echo(f"Error: {printable(message)}", err=True)
     if hint:
-        click.echo(f"       {_printable(hint)}", err=True)
+        click.echo(f"       {printable(hint)}", err=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Keep control characters of hostile names off the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
