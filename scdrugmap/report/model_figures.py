@@ -13,7 +13,6 @@ from scdrugmap.report.style import (
     LABEL_COLOURS,
     MUTED,
     PANEL,
-    RESISTANT,
     SOUND,
     Picture,
     drawing,
@@ -176,7 +175,7 @@ def confusion(counts: pd.DataFrame, *, of: str, threshold: str, file: str) -> Pi
             axes.fill(
                 [j + 0.02, j + 0.98, j + 0.98, j + 0.02],
                 [i + 0.02, i + 0.02, i + 0.98, i + 0.98],
-                color=SOUND if right else RESISTANT,
+                color=SOUND if right else PAPER,
                 alpha=0.08 + 0.32 * share,
                 linewidth=0,
             )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, FAINT = "#1c2430", "#5a6573", "#d9dee5", "#f1f4f7"
-SENSITIVE, RESISTANT, BETWEEN = "#1f6fb2", "#c2571a", "#b9bec6"
+SENSITIVE, RESISTANT, BETWEEN = "#2166ac", "#b2182b", "#b9bec6"
 SOUND, PAPER, BASELINE = "#0f766e", "#a8670a", "#7b8694"
 
 LABEL_COLOURS = {"sensitive": SENSITIVE, "resistant": RESISTANT}
@@ -46,8 +46,8 @@ _DARK = {
     MUTED: "#a7b1bd",
     GRID: "#343c47",
     FAINT: "#1f2630",
-    SENSITIVE: "#5aa7e8",
-    RESISTANT: "#f0955a",
+    SENSITIVE: "#62a6e3",
+    RESISTANT: "#f0766f",
     SOUND: "#2fb8a9",
     PAPER: "#e0a33e",
     BASELINE: "#98a3b0",

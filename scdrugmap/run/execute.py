@@ -1,0 +1,452 @@
+"""Run a benchmark: embed once, train and predict job by job, evaluate, report.
+
+Every finished step is a file named by the hash of all that decides it: a run that was stopped goes
+on where it was, and the tables of a resumed run are those of an undisturbed one, byte for byte.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from scdrugmap.errors import DataError, ResourceError, UsageError
+from scdrugmap.files import hash_json
+from scdrugmap.progress import Progress, say
+from scdrugmap.run.jobs import Bench, Outcome, Task, run_in_process, start_worker
+from scdrugmap.run.journal import STORE_FOLDER, RunFolder, open_folder
+from scdrugmap.run.plan import Job, Plan, make_plan
+from scdrugmap.run.record import (
+    CELL_MAP_FILE,
+    CoverageRecord,
+    ModelRecord,
+    ProtocolRecord,
+    RunRecord,
+    write_run,
+)
+
+if TYPE_CHECKING:
+    from scdrugmap.config import BenchmarkConfig
+    from scdrugmap.run.store import Store
+
+METRICS_FILE, REPORT_FILE = "metrics.tsv", "report.html"
+_EXECUTOR = re.compile(r"local|processes:([1-9][0-9]{0,3})")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished benchmark."""
+
+    folder: Path
+    record: RunRecord
+    metrics: pd.DataFrame
+
+    @property
+    def report(self) -> Path:
+        """The HTML file."""
+        return self.folder / REPORT_FILE
+
+
+def parse_executor(text: str) -> int:
+    """Return the number of worker processes; 0 for ``local``.
+
+    Raises
+    ------
+    UsageError
+        It is neither ``local`` nor ``processes:N``.
+    """
+    found = _EXECUTOR.fullmatch(text)
+    if not found:
+        raise UsageError(f"there is no executor {text!r}", hint="use local or processes:N")
+    return int(found[1] or 0)
+
+
+def run_benchmark(
+    config: BenchmarkConfig,
+    output: Path,
+    *,
+    executor: str = "local",
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Run a benchmark, or go on with one that was stopped.
+
+    Parameters
+    ----------
+    config : BenchmarkConfig
+    output : Path
+        Folder of the run: new, or of the same configuration.
+    executor : str
+        ``local``, or ``processes:N`` for N jobs at a time; the tables are the same.
+    overwrite : bool
+        Begin anew, whatever the folder holds.
+    quiet : bool
+        No progress and no notices.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    UsageError
+        The folder holds other things, or something in the configuration does not exist.
+    DataError
+        The cells cannot be used, or every protocol refuses them.
+    WeightsError, PluginError
+        A model cannot be run.
+    ResourceError
+        Another process works in the folder; disk or memory is missing.
+    """
+    n_workers = parse_executor(executor)
+    config = config.resolved()
+    began = datetime.now(UTC)
+    with open_folder(Path(output), config, overwrite=overwrite) as folder:
+        folder.note("started", executor=executor)
+        plan = make_plan(config)
+        _tell(plan, quiet=quiet)
+        _write_splits(plan, folder)
+        store = _store(folder, quiet=quiet)
+        bench = Bench(config, store)
+        try:
+            models = _prepare_models(plan, bench, folder, quiet=quiet)
+            keys = job_keys(plan, models)
+            notices = _run_jobs(plan, keys, bench, folder, n_workers, quiet=quiet)
+            from scdrugmap.run.cellmap import cell_map, map_method
+
+            mapped = cell_map(plan.cohort, bench.files, folder.jobs)
+            method = map_method(len(plan.cohort.design.frame))
+        finally:
+            bench.close()
+        metrics, said = _evaluate(plan, keys, folder, quiet=quiet)
+        record = RunRecord(
+            name=folder.path.resolve().name,
+            config=config.plain(folder.path),
+            config_id=config.identity(),
+            datasets=plan.cohort.datasets,
+            models=tuple(models),
+            protocols=tuple(_protocols(plan)),
+            notices=(*plan.cohort.notices, *notices, *said),
+            cell_map=method,
+            **_provenance(config, began),
+        )
+        _write_results(folder, metrics, mapped, record)
+        folder.note("finished")
+    say(f"Results and report: {folder.path / REPORT_FILE}", quiet=quiet)
+    return Run(folder.path, record, metrics)
+
+
+def job_keys(plan: Plan, models: list[ModelRecord]) -> dict[Job, str]:
+    """Return the hash of all that decides the predictions of each job."""
+    from scdrugmap import __version__
+    from scdrugmap.run.provenance import versions
+
+    identities = {model.name: model.identity for model in models}
+    config = plan.config
+    shared = {
+        "format": 1,
+        "scdrugmap": __version__,
+        "versions": dict(versions()),
+        "content": plan.cohort.content,
+        "precision": config.precision,
+        "min_genes": config.min_genes,
+    }
+    return {
+        job: hash_json(
+            {
+                **shared,
+                "split": plan.splits[job.protocol].split_id,
+                "model": identities[job.model],
+                "strategy": job.strategy,
+                "head": job.head,
+                "fold": job.fold,
+                "seed": job.seed,
+            }
+        )
+        for job in plan.jobs
+    }
+
+
+def _tell(plan: Plan, *, quiet: bool) -> None:
+    n_cells = len(plan.cohort.design.frame)
+    say(f"{n_cells:,} labelled cells, {len(plan.jobs)} jobs", quiet=quiet)
+    for dataset in plan.cohort.datasets:
+        for text in dataset.notices:
+            say(f"Note: {text}", quiet=quiet)
+    for text in plan.cohort.notices:
+        say(f"Note: {text}", quiet=quiet)
+    for refusal in plan.refusals:
+        say(f"REFUSED {refusal.protocol}: {refusal.error.message}", quiet=quiet)
+        if refusal.error.hint:
+            say(f"        {refusal.error.hint}", quiet=quiet)
+    for name, split in plan.splits.items():
+        for text in split.notices:
+            say(f"Note: {name}: {text}", quiet=quiet)
+
+
+def _write_splits(plan: Plan, folder: RunFolder) -> None:
+    from scdrugmap.evaluate.tables import write_splits
+
+    for name, split in plan.splits.items():
+        write_splits(split.table, _splits_path(folder, name))
+
+
+def _splits_path(folder: RunFolder, protocol: str) -> Path:
+    return folder.path / f"splits-{protocol}.tsv.gz"
+
+
+def _store(folder: RunFolder, *, quiet: bool) -> Store:
+    """Return the user's cache; where that cannot be written to, one inside the run folder."""
+    from scdrugmap.run.store import Store
+
+    store = Store(quiet=quiet)
+    return store if store.writable else Store(folder.path / STORE_FOLDER, quiet=quiet)
+
+
+def _prepare_models(
+    plan: Plan, bench: Bench, folder: RunFolder, *, quiet: bool
+) -> list[ModelRecord]:
+    """Check every estimator and model before anything is trained, and embed all cells once."""
+    from scdrugmap.registry import get_registry
+    from scdrugmap.run.models import estimator_options, record_estimator, record_model
+
+    estimators = get_registry().estimators
+    records: dict[str, ModelRecord] = {}
+    config = plan.config
+    for name in config.models:
+        if name in estimators:
+            records[name] = record_estimator(*estimator_options(config, name))
+        else:
+            bench.model(name)
+    for name in config.models:
+        if name not in records:
+            began = time.monotonic()
+            coverage = _embed(plan, bench, name, quiet=quiet)
+            records[name] = record_model(bench.model(name), config.strategies[0], coverage)
+            folder.note("embedded", model=name, seconds=round(time.monotonic() - began, 1))
+    return [records[name] for name in config.models]
+
+
+def _embed(plan: Plan, bench: Bench, name: str, *, quiet: bool) -> list[CoverageRecord]:
+    """Embed the cells of every manifest; those that several share are found in the store."""
+    from scdrugmap.model.embed import embed_cells
+    from scdrugmap.run.jobs import cells_of
+
+    config, loaded = plan.config, bench.model(name)
+    coverage = []
+    for cells in bench.files:
+        if cells.matrix.values not in loaded.spec.accepts:
+            raise DataError(
+                f"{cells.where} holds {cells.matrix.values} in {cells.matrix.location}; {name} "
+                f"accepts {' or '.join(sorted(loaded.spec.accepts))} only",
+                hint=f"name the layer with raw counts with --layer, or leave {name} out",
+            )
+        made = embed_cells(
+            cells_of(cells, plan.cohort.design.frame),
+            loaded,
+            store=bench.store,
+            device=config.device,
+            precision=config.precision,
+            token_budget=config.token_budget,
+            sample=config.sample or config.group,
+            min_genes=config.min_genes,
+            quiet=quiet,
+        )
+        assert made.coverage is not None
+        coverage.append(
+            CoverageRecord(
+                dataset=cells.name,
+                n_known=made.coverage.n_matched,
+                n_genes=made.coverage.n_genes,
+                n_unusable=int((made.status != "").sum()),
+            )
+        )
+    return coverage
+
+
+def _run_jobs(
+    plan: Plan,
+    keys: dict[Job, str],
+    bench: Bench,
+    folder: RunFolder,
+    n_workers: int,
+    *,
+    quiet: bool,
+) -> list[str]:
+    """Do what is not finished; return what to say about it.
+
+    Raises
+    ------
+    DataError
+        No job could be done.
+    """
+    tasks = [
+        Task(
+            job=job,
+            config=plan.config,
+            splits=_splits_path(folder, job.protocol),
+            part=folder.part(keys[job]),
+            store=bench.store.root,
+        )
+        for job in plan.jobs
+        if folder.finished(keys[job]) is None
+    ]
+    n_done = len(plan.jobs) - len(tasks)
+    if n_done:
+        say(f"{n_done} of {len(plan.jobs)} jobs are finished already", quiet=quiet)
+    failures: dict[str, list[Job]] = {}
+    notices: list[str] = []
+    done = 0
+    try:
+        with Progress("benchmark", len(tasks), "jobs", quiet=quiet) as progress:
+            for task, outcome, seconds in _outcomes(tasks, bench, n_workers):
+                done += 1
+                progress.advance(1)
+                folder.note(
+                    "failed" if outcome.failure else "job",
+                    job=task.job.title,
+                    key=task.part.name.partition(".")[0],
+                    seconds=round(seconds, 3),
+                    **({"reason": outcome.failure} if outcome.failure else {}),
+                )
+                if outcome.failure:
+                    failures.setdefault(outcome.failure, []).append(task.job)
+    except KeyboardInterrupt:
+        folder.note("interrupted")
+        say(
+            f"Stopped: {n_done + done} of {len(plan.jobs)} jobs are finished and kept in "
+            f"{folder.path}."
+        )
+        raise
+    for reason, jobs in failures.items():
+        notice = f"not evaluable: {len(jobs)} jobs of {jobs[0].model} ({jobs[0].title}): {reason}"
+        notices.append(notice)
+        say(f"Note: {notice}", quiet=quiet)
+    if failures and n_done + done == sum(len(jobs) for jobs in failures.values()):
+        raise DataError(
+            f"no job could be done: {next(iter(failures))}",
+            hint="look at the files with `scdrugmap check`",
+        )
+    return notices
+
+
+def _outcomes(
+    tasks: list[Task], bench: Bench, n_workers: int
+) -> Iterator[tuple[Task, Outcome, float]]:
+    """Do the tasks here or in worker processes; give each when it is done."""
+    if not n_workers:
+        for task in tasks:
+            began = time.monotonic()
+            outcome = bench.run(task)
+            yield task, outcome, time.monotonic() - began
+        return
+    if not tasks:
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        min(n_workers, len(tasks)), mp_context=context, initializer=start_worker
+    )
+    try:
+        began = time.monotonic()
+        futures: dict[Future[Outcome], Task] = {
+            pool.submit(run_in_process, task): task for task in tasks
+        }
+        for future in as_completed(futures):
+            yield futures[future], future.result(), time.monotonic() - began
+        pool.shutdown()
+    except BrokenProcessPool as err:
+        raise ResourceError(
+            "a worker process ended without a word (out of memory?)",
+            hint="run the same command again to go on, with fewer processes",
+        ) from err
+    finally:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _evaluate(
+    plan: Plan, keys: dict[Job, str], folder: RunFolder, *, quiet: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """Join the finished jobs to predictions, and score them."""
+    from scdrugmap.evaluate.evaluate import evaluate
+    from scdrugmap.evaluate.tables import write_predictions
+
+    tables, notices = [], []
+    with Progress("evaluate", len(plan.splits), "protocols", quiet=quiet) as progress:
+        for protocol, split in plan.splits.items():
+            found = [folder.finished(keys[job]) for job in plan.jobs if job.protocol == protocol]
+            parts = [part for part in found if part is not None]
+            if parts:
+                predictions = _in_order(pd.concat(parts, ignore_index=True))
+                write_predictions(predictions, folder.path / f"predictions-{protocol}.tsv.gz")
+                scored = evaluate(predictions, split.table, draws=plan.config.draws)
+                notices += [f"{protocol}: {text}" for text in scored.attrs["notices"]]
+                tables.append(scored)
+            progress.advance(1)
+    for text in notices:
+        say(f"Note: {text}", quiet=quiet)
+    return pd.concat(tables, ignore_index=True), notices
+
+
+def _in_order(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Sort predictions, so that the order in which jobs ended leaves no trace."""
+    keys = ["model", "strategy", "seed", "fold", "dataset", "cell"]
+    return predictions.sort_values(keys, kind="stable", ignore_index=True)
+
+
+def _protocols(plan: Plan) -> Iterator[ProtocolRecord]:
+    from scdrugmap.evaluate.protocols import get_protocol
+
+    refused = {item.protocol: item.error for item in plan.refusals}
+    for name in plan.config.protocols:
+        protocol = get_protocol(name)
+        about: dict[str, Any] = {
+            "name": name,
+            "family": protocol.family,
+            "question": protocol.question,
+        }
+        if name in refused:
+            error = refused[name]
+            yield ProtocolRecord(**about, status="refused", reason=error.message, hint=error.hint)
+            continue
+        split = plan.splits[name]
+        yield ProtocolRecord(
+            **about,
+            status="evaluated",
+            split_id=split.split_id,
+            n_folds=int(split.table["fold"].nunique()),
+            heads={job.model: job.head for job in plan.jobs if job.protocol == name and job.head},
+            notices=tuple(text for text in split.notices if text not in plan.cohort.notices),
+        )
+
+
+def _provenance(config: BenchmarkConfig, began: datetime) -> dict[str, Any]:
+    from scdrugmap.run.provenance import provenance
+
+    record = provenance("benchmark", [item.path for item in config.data], began=began)
+    times = record.pop("times")
+    record.pop("config")
+    return {"provenance": record, "times": times}
+
+
+def _write_results(
+    folder: RunFolder, metrics: pd.DataFrame, mapped: pd.DataFrame, record: RunRecord
+) -> None:
+    from scdrugmap.evaluate.tables import write_metrics
+    from scdrugmap.report.build import build_report
+    from scdrugmap.tables import write_table
+
+    write_metrics(metrics, folder.path / METRICS_FILE)
+    write_table(mapped, folder.path / CELL_MAP_FILE)
+    write_run(folder.path, record)
+    build_report(folder.path, folder.path / REPORT_FILE)

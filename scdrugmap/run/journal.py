@@ -1,0 +1,156 @@
+"""The folder of a run: who works in it, what it is the run of, and which steps are finished.
+
+::
+
+    runs/NAME/config.yaml      written first: what this folder is the run of
+              jobs/KEY.tsv.gz  predictions of one finished job; KEY is the hash of all that decides it
+              history.jsonl    what was done when
+              splits-*.tsv.gz  predictions-*.tsv.gz  metrics.tsv  cellmap.tsv.gz  run.json  report.html
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from scdrugmap.config import read_config, write_config
+from scdrugmap.errors import DataError, ResourceError, UsageError
+from scdrugmap.files import remove, resource_error
+from scdrugmap.run.record import CELL_MAP_FILE, RUN_FILE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scdrugmap.config import BenchmarkConfig
+
+CONFIG_FILE, HISTORY_FILE, LOCK_FILE, JOBS_FOLDER = "config.yaml", "history.jsonl", ".lock", "jobs"
+STORE_FOLDER = "store"
+_OURS = (
+    CONFIG_FILE,
+    HISTORY_FILE,
+    JOBS_FOLDER,
+    STORE_FOLDER,
+    CELL_MAP_FILE,
+    RUN_FILE,
+    "metrics.tsv",
+    "report.html",
+)
+_OURS_PATTERNS = ("splits-*.tsv.gz", "predictions-*.tsv.gz")
+
+
+class RunFolder:
+    """A run folder that this process holds; made by :func:`open_folder`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def jobs(self) -> Path:
+        """Folder of the finished jobs."""
+        return self.path / JOBS_FOLDER
+
+    def part(self, key: str) -> Path:
+        """Return where the predictions of a job are, once it is finished."""
+        return self.jobs / f"{key}.tsv.gz"
+
+    def finished(self, key: str) -> pd.DataFrame | None:
+        """Return the predictions of a finished job; a damaged file counts as missing."""
+        from scdrugmap.evaluate.tables import read_predictions
+
+        path = self.part(key)
+        if not path.is_file():
+            return None
+        try:
+            return read_predictions(path)
+        except DataError:
+            remove(path)
+            self.note("damaged", job=key)
+            return None
+
+    def note(self, event: str, **facts: Any) -> None:
+        """Add a line to the history."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **facts}
+        try:
+            with open(self.path / HISTORY_FILE, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as err:
+            raise (resource_error(err, self.path / HISTORY_FILE) or err) from err
+
+
+@contextmanager
+def open_folder(path: Path, config: BenchmarkConfig, *, overwrite: bool) -> Iterator[RunFolder]:
+    """Take a folder for a run: a new one, or one of the same configuration to go on with.
+
+    Parameters
+    ----------
+    path : Path
+    config : BenchmarkConfig
+        Resolved.
+    overwrite : bool
+        Remove the results of the run that is there, whatever it was, and begin anew.
+
+    Raises
+    ------
+    UsageError
+        The folder holds a run of another configuration, or other things.
+    ResourceError
+        Another process works in it, or it cannot be written to.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file", hint="name a folder with -o")
+    known = (path / CONFIG_FILE).is_file()
+    others = path.is_dir() and any(item.name != LOCK_FILE for item in path.iterdir())
+    if others and not known:
+        raise UsageError(f"{path} holds other things than a run", hint="name a new folder with -o")
+    try:
+        (path / JOBS_FOLDER).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK_FILE)
+        lock.acquire(timeout=0)
+    except Timeout as err:
+        raise ResourceError(
+            f"another process is working in {path}", hint="wait for it, or name another folder"
+        ) from err
+    except OSError as err:
+        raise (resource_error(err, path) or err) from err
+    try:
+        if known and overwrite:
+            _clear(path)
+        elif known:
+            _require_same(path, config)
+        write_config(config, path / CONFIG_FILE)
+        yield RunFolder(path)
+    finally:
+        lock.release()
+
+
+def _require_same(path: Path, config: BenchmarkConfig) -> None:
+    there = read_config(path / CONFIG_FILE).resolved()
+    if there.identity() == config.identity():
+        return
+    changed = [
+        name
+        for name in type(config).model_fields
+        if name != "data" and getattr(there, name) != getattr(config, name)
+    ]
+    if [item.dataset for item in there.data] != [item.dataset for item in config.data]:
+        changed.insert(0, "data")
+    raise UsageError(
+        f"{path} holds a run with other settings ({', '.join(changed)})",
+        hint="name another folder with -o, or add --overwrite to begin anew",
+    )
+
+
+def _clear(path: Path) -> None:
+    for name in _OURS:
+        remove(path / name)
+    for pattern in _OURS_PATTERNS:
+        for item in path.glob(pattern):
+            remove(item)
+    (path / JOBS_FOLDER).mkdir(exist_ok=True)
