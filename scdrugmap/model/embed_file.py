@@ -62,6 +62,32 @@ class ModelRequest:
         )
 
 
+def model_requests(
+    names: Sequence[str],
+    *,
+    settings: Mapping[str, Mapping[str, str]],
+    weights: Mapping[str, str],
+    randomize: int | None = None,
+    seed: int = 0,
+) -> list[ModelRequest]:
+    """Return one request per model, from options that are sorted by model.
+
+    Raises
+    ------
+    UsageError
+        No model is named, or one twice.
+    """
+    if not names or len(set(names)) < len(names):
+        raise UsageError(
+            f"--model names {'a model twice' if names else 'no model'}",
+            hint="`scdrugmap models list` shows the models",
+        )
+    return [
+        ModelRequest(name, settings.get(name, {}), weights.get(name), randomize, seed)
+        for name in names
+    ]
+
+
 def embed_file(
     source: Path,
     requests: Sequence[ModelRequest],
@@ -129,7 +155,7 @@ def embed_file(
     known = None if into is None else check_target(into, names, overwrite=overwrite)
     store = Store(quiet=quiet) if store is None else store
     with open_cells(
-        source, sample=sample, accepts=_accepted(names), **dict(cell_arguments or {})
+        source, sample=sample, accepts=accepted_values(names), **dict(cell_arguments or {})
     ) as cells:
         place = None if known is None else _match(cells, known, str(into))
         for notice in cells.notices:
@@ -248,7 +274,7 @@ class _File:
         )
 
 
-def _accepted(names: Sequence[str]) -> frozenset[str]:
+def accepted_values(names: Sequence[str]) -> frozenset[str]:
     """Return the kinds of values that all models accept."""
     registry = get_registry()
     kinds = [frozenset(map(str, registry.model(name).accepts)) for name in names]

@@ -18,7 +18,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -289,6 +289,25 @@ class Lock:
             with contextlib.suppress(OSError):
                 os.unlink(held.lock_file)
             held.release()
+
+
+def entry_model(entry: Entry) -> str:
+    """Return the model an entry was made with, as its record says; empty if it does not."""
+    model = entry.record.get("model")
+    name = model.get("model") if isinstance(model, dict) else model
+    return name if isinstance(name, str) else ""
+
+
+def summary(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the number and size of entries by kind and model, JSON-able."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in entries:
+        model = entry_model(entry)
+        empty = {"kind": entry.kind, "model": model, "n_entries": 0, "n_bytes": 0}
+        row = rows.setdefault((entry.kind, model), empty)
+        row["n_entries"] += 1
+        row["n_bytes"] += entry.n_bytes
+    return [rows[key] for key in sorted(rows)]
 
 
 def _verify(path: Path, kind: str, key: str) -> str:
