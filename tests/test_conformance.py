@@ -182,6 +182,13 @@ def test_the_kit_has_a_check_for_each_promise_of_the_contract() -> None:
     assert all(check.description for check in all_checks())
 
 
+def test_the_documentation_lists_each_check_with_its_description() -> None:
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "add_a_model.md"
+    rows = [line for line in page.read_text("utf-8").splitlines() if line.startswith("| `")]
+    listed = [f"| `{check.name}` | {check.description} |" for check in all_checks()]
+    assert [row for row in rows if row.count("|") == 3 and ".py" not in row] == listed
+
+
 def test_a_model_without_finetune_skips_the_adapter_checks_with_that_reason() -> None:
     spec = SPEC.model_copy(update={"capabilities": frozenset({Capability.EMBED}), "lora": None})
     results = run_checks(Subject(spec), [c.name for c in all_checks() if "lora" in c.name])
