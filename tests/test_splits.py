@@ -321,7 +321,7 @@ def _scores(protocol: str, seed: int) -> tuple[float, float]:
     cohort = design(20, 100)
     donor = cohort.frame["donor"].str[1:].astype(int).to_numpy()
     frame = cohort.frame.assign(label=np.where(resistant[donor], "resistant", "sensitive"))
-    offset = random.normal(size=(20, 200))
+    offset = random.normal(0, 0.5, (20, 200))
     x = random.normal(size=(2000, 200)) + offset[donor]
     where = pd.Series(np.arange(2000), index=frame["cell"])
     y = target(frame["label"].to_numpy())
