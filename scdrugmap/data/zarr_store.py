@@ -61,8 +61,10 @@ def open_zarr(path: Path) -> Any:
     for name, raw in documents:
         _check_node(name, raw, path.name)
     store = str(path) if path.is_dir() else ZipStore(path, mode="r")
+    # Consolidated metadata could say something else than the files that were looked at.
+    options = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
     try:
-        return zarr.open_group(store, path=root or None, mode="r")
+        return zarr.open_group(store, path=root or None, mode="r", **options)
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise DataError(
             f"{path.name}: the zarr store cannot be opened: {' '.join(str(err).split())}",
@@ -130,7 +132,8 @@ def _zip_documents(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
 
 
 def _is_array(name: str, raw: bytes) -> bool:
-    return name == ".zarray" or (name == "zarr.json" and b'"array"' in raw)
+    file = name.rpartition("/")[2]
+    return file == ".zarray" or (file == "zarr.json" and b'"array"' in raw)
 
 
 def _check_node(name: str, raw: bytes, where: str) -> None:
