@@ -131,18 +131,9 @@ def write_annotated(
     """
     import anndata
 
-    adata = anndata.AnnData(obs=_writable(obs))
+    from scdrugmap.model.embedding_file import storable
+
+    adata = anndata.AnnData(obs=storable(obs)[0])
     annotate(adata, predictions, info, key)
     with atomic_path(Path(target)) as temporary:
         adata.write_h5ad(temporary)
-
-
-def _writable(obs: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy whose columns h5ad can hold: mixed columns become text."""
-    obs = obs.copy()
-    obs.columns = [str(name).replace("/", "_") for name in obs.columns]
-    for name in obs.columns:
-        if obs[name].dtype == object:
-            missing = obs[name].isna()
-            obs[name] = pd.Categorical(obs[name].astype(str).where(~missing, None))
-    return obs

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from scdrugmap.data.cells import Cells
     from scdrugmap.model.embed import EmbeddingJob
 
-KEY = "scdrugmap"
-
 
 def assign_files(paths: Sequence[Path], sources: Sequence[Cells], model: str) -> dict[str, Path]:
     """Find out which file holds the embeddings of which dataset.
@@ -61,29 +59,22 @@ def read_record(path: Path, model: str) -> dict[str, Any]:
 
     Raises
     ------
+    UsageError
+        There is no such file.
     DataError
-        The file holds no embeddings of this model, or no record.
+        The file holds no embeddings of this model, or no record of how they were made.
     """
-    import h5py
+    from scdrugmap.model.embedding_file import open_embeddings, read_records
 
-    from scdrugmap.data.inspect import scan
-
-    scan(path)
-    with h5py.File(path, "r") as file:
-        group = file.get(f"uns/{KEY}")
-        text = group.get(f"embed_{model}") if isinstance(group, h5py.Group) else None
-        if not isinstance(text, h5py.Dataset) or f"obsm/X_{model}" not in file:
-            raise DataError(
-                f"{path} holds no {model} embeddings made by scdrugmap",
-                hint=f"make it with `scdrugmap embed INPUT --model {model} -o {path.name}`",
-            )
-        try:
-            record = json.loads(text.asstr()[()])
-        except (TypeError, ValueError, UnicodeDecodeError) as err:
-            raise DataError(f"{path}: the record of the embeddings cannot be read") from err
-    if not isinstance(record, dict):
-        raise DataError(f"{path}: the record of the embeddings cannot be read")
-    return record
+    with open_embeddings(path) as file:
+        records = read_records(file, path.name)
+    if model not in records:
+        raise DataError(
+            f"{path} holds no {model} embeddings made by scdrugmap"
+            + (f" (it holds: {', '.join(records)})" if records else ""),
+            hint=f"make them with `scdrugmap embed INPUT --model {model} -o OUT.h5ad`",
+        )
+    return records[model]
 
 
 def given_rows(path: Path, job: EmbeddingJob, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,11 +99,11 @@ def given_rows(path: Path, job: EmbeddingJob, index: np.ndarray) -> tuple[np.nda
     DataError
         Another model, other options, weights, genes or values; or cells are missing.
     """
-    import h5py
     import pandas as pd
 
     from scdrugmap.data.cells import read_obs
     from scdrugmap.model.batching import NO_KNOWN_GENES
+    from scdrugmap.model.embedding_file import embedding, open_embeddings, read_runs
 
     model = job.loaded.name
     differing = differences(read_record(path, model).get("what", {}), job.record()["what"])
@@ -132,18 +123,20 @@ def given_rows(path: Path, job: EmbeddingJob, index: np.ndarray) -> tuple[np.nda
             hint="embed the whole file; join shards with `scdrugmap merge`",
         )
     dim = job.loaded.model.traits.dim
-    with h5py.File(path, "r") as file:
-        stored = file[f"obsm/X_{model}"]
-        if not isinstance(stored, h5py.Dataset) or stored.shape != (len(obs), dim):
-            raise DataError(f"{path}: obsm/X_{model} is damaged; expected {(len(obs), dim)}")
-        order = np.argsort(found, kind="stable")
-        values = np.empty((len(found), dim), np.float32)
-        for part in np.array_split(order, max(1, len(order) // 4096)):
-            if len(part):
-                first, last = found[part[0]], found[part[-1]]
-                values[part] = stored[first : last + 1][found[part] - first]
-    unusable = np.isnan(values).any(1)
-    return values, np.where(unusable, NO_KNOWN_GENES, "").astype(object)
+    order = np.argsort(found, kind="stable")
+    values = np.empty((len(found), dim), np.float32)
+    with open_embeddings(path) as file:
+        stored = embedding(file, model, path.name, len(obs))
+        if stored.shape[1] != dim:
+            raise DataError(f"{path}: the {model} embeddings are {stored.shape[1]} wide, not {dim}")
+        values[order] = read_runs(stored, found[order])
+    unusable = np.isnan(values)
+    if np.isinf(values).any() or (unusable.any(1) != unusable.all(1)).any():
+        raise DataError(
+            f"{path}: the {model} embeddings hold infinite values or rows that are partly NaN",
+            hint="embed the cells again",
+        )
+    return values, np.where(unusable.all(1), NO_KNOWN_GENES, "").astype(object)
 
 
 def differences(
