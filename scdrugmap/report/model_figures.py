@@ -13,6 +13,7 @@ from scdrugmap.report.style import (
     LABEL_COLOURS,
     MUTED,
     PANEL,
+    PAPER,
     SOUND,
     Picture,
     drawing,

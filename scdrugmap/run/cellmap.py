@@ -84,7 +84,7 @@ def _draw(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _expression(table: pd.DataFrame, sources: list[Cells]) -> np.ndarray:
     """Return variable genes of the cells, log-normalised ((n, G) float32, G <= 2,000)."""
-    from scipy.sparse import vstack
+    from scipy.sparse import csr_matrix, vstack
 
     common = sources[0].genes.identity().astype(str)
     for cells in sources[1:]:
@@ -97,7 +97,7 @@ def _expression(table: pd.DataFrame, sources: list[Cells]) -> np.ndarray:
         rows = cells.rows(index)[:, column]
         if cells.matrix.values == "counts":
             total = np.asarray(rows.sum(1)).ravel()
-            rows = rows.multiply((_TARGET_SUM / np.maximum(total, 1))[:, None]).tocsr()
+            rows = csr_matrix(rows.multiply((_TARGET_SUM / np.maximum(total, 1))[:, None]))
             rows.data = np.log1p(rows.data)
         parts.append(rows)
         places.append(own)

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import write_text
 
-FORMAT = 1
 RUN_FILE = "run.json"
 CELL_MAP_FILE = "cellmap.tsv.gz"
 
@@ -91,7 +90,7 @@ class ProtocolRecord(Record):
 class RunRecord(Record):
     """The content of ``run.json``."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: str
     config: dict[str, Any] = Field(description="the resolved configuration")
     config_id: str = Field(description="hash of all that decides the numbers")
@@ -127,10 +126,12 @@ def read_run(folder: Path) -> RunRecord:
         )
     try:
         return RunRecord.model_validate_json(path.read_text("utf-8"))
-    except (ValidationError, UnicodeDecodeError) as err:
-        first = err.errors()[0] if isinstance(err, ValidationError) else {"loc": (), "msg": err}
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(
-            f"{path} cannot be read: {where}{': ' if where else ''}{first['msg']}",
-            hint="run the benchmark again with --overwrite",
-        ) from err
+    except UnicodeDecodeError as err:
+        problem = str(err)
+    except ValidationError as err:
+        first = err.errors()[0]
+        problem = ".".join(map(str, first["loc"])) + f": {first['msg']}"
+    raise DataError(
+        f"{path} cannot be read: {problem.removeprefix(': ')}",
+        hint="run the benchmark again with --overwrite",
+    )
