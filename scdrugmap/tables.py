@@ -162,7 +162,7 @@ def _numbers(text: pd.Series, dtype: str, source: Path) -> pd.Series:
                 f"{source}, line {row + 2}, column {text.name}: {text.iloc[row]!r} is no whole "
                 "number"
             )
-    return numbers.astype(dtype)
+    return numbers.astype(dtype)  # type: ignore[call-overload]
 
 
 def _is_number(column: pd.Series) -> bool:
