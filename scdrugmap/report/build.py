@@ -7,13 +7,12 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-from scdrugmap.errors import UsageError
 from scdrugmap.files import write_text
 from scdrugmap.report.view import RunTables, page_variables
 from scdrugmap.run.record import CELL_MAP_FILE, read_run
 
 
-def build_report(run_folder: Path, output: Path, *, interactive: bool = False) -> None:
+def build_report(run_folder: Path, output: Path) -> None:
     """Write one self-contained HTML file about a finished run.
 
     Parameters
@@ -22,18 +21,14 @@ def build_report(run_folder: Path, output: Path, *, interactive: bool = False) -
         A folder that ``scdrugmap benchmark`` filled.
     output : Path
         The file to write; the same run gives the same bytes.
-    interactive : bool
-        Reserved.
 
     Raises
     ------
     UsageError
-        The folder holds no finished run, or `interactive` is asked for.
+        The folder holds no finished run.
     DataError
         One of its tables is damaged.
     """
-    if interactive:
-        raise UsageError("interactive reports are not part of this version", hint="leave it out")
     write_text(Path(output), render(read_tables(Path(run_folder))))
 
 

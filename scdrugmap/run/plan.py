@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -70,7 +70,7 @@ class Plan:
     splits: dict[str, Split]
     refusals: tuple[Refusal, ...]
     jobs: tuple[Job, ...]
-    costs: tuple[Cost, ...] = field(default=())
+    costs: tuple[Cost, ...] = ()
 
 
 def make_plan(config: BenchmarkConfig) -> Plan:
@@ -93,6 +93,12 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     cohort = read_cohort(config)
     splits, refusals = make_splits(config, cohort)
     return Plan(config, cohort, splits, refusals, tuple(list_jobs(config, splits)))
+
+
+def plan_with_costs(config: BenchmarkConfig) -> Plan:
+    """Return the plan, with what embedding takes on this machine; arguments as `make_plan`."""
+    plan = make_plan(config)
+    return replace(plan, costs=measure_costs(plan))
 
 
 def make_splits(

@@ -1,0 +1,189 @@
+"""``scdrugmap benchmark``: models, baselines and protocols, from cells to a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scdrugmap.cli.options import (
+    PATH,
+    cell_options,
+    compose,
+    device_option,
+    model_options,
+    overwrite_option,
+    parse_settings,
+    parse_weights,
+    quiet_option,
+    split_list,
+)
+from scdrugmap.errors import UsageError
+
+if TYPE_CHECKING:
+    from scdrugmap.config import BenchmarkConfig
+
+matrix_options = compose(
+    click.option(
+        "--data",
+        multiple=True,
+        type=PATH,
+        metavar="FILE",
+        help="File of labelled cells; repeatable. Needed without CONFIG.",
+    ),
+    click.option("--label", help="Column of obs with the response. Needed without CONFIG."),
+    click.option("--sensitive", metavar="A[,B]", help="Labels that mean sensitive."),
+    click.option("--resistant", metavar="C[,D]", help="Labels that mean resistant."),
+    click.option("--drop", metavar="E[,F]", help="Labels of cells to set aside."),
+    click.option(
+        "--group", metavar="COLUMN", help="Column of donors: patients, animals, cultures."
+    ),
+    click.option("--sample", metavar="COLUMN", help="Column of samples [default: the group]."),
+    click.option("--study", metavar="COLUMN", help="Column of studies [default: the file's name]."),
+    click.option(
+        "--cell-line", metavar="COLUMN", help="Cells of one line in a study stay together."
+    ),
+    click.option("--control", metavar="COLUMN", help="Cells of one shared control stay together."),
+    click.option(
+        "--models",
+        metavar="A[,B]",
+        help="Models and estimators [default: all built-in estimators and randproj].",
+    ),
+    click.option(
+        "--protocol",
+        "protocols",
+        multiple=True,
+        metavar="NAME",
+        help="How cells are divided; repeatable [default: pooled-group].",
+    ),
+    click.option("--folds", type=int, help="Folds of a protocol [default: 5]."),
+    click.option("--split-seed", type=int, help="Seed of the splits [default: 0]."),
+    click.option("--seeds", metavar="0[,1]", help="Seeds of training, on one split [default: 0]."),
+    click.option(
+        "--head",
+        type=click.Choice(["logistic", "mlp"]),
+        help="What is trained on embeddings [default: logistic; mlp under the paper's protocols].",
+    ),
+    click.option("--max-cells", type=int, help="Most cells in all, drawn by group and label."),
+    click.option("--draws", type=int, help="Bootstrap draws of the intervals [default: 2000]."),
+    cell_options,
+    model_options,
+    device_option,
+    click.option(
+        "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the networks."
+    ),
+    click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens in a batch."),
+)
+"""What a benchmark is made of: become a configuration through :func:`configure`."""
+
+
+def configure(path: Path | None, given: dict[str, Any]) -> BenchmarkConfig:
+    """Make a configuration of a YAML file, of flags, or of both: flags win.
+
+    Parameters
+    ----------
+    path : Path or None
+        YAML file.
+    given : dict
+        Values of :data:`matrix_options`.
+
+    Raises
+    ------
+    UsageError
+        Neither file nor ``--data`` and ``--label``; a value that cannot be.
+    """
+    from scdrugmap.config import default_models, make_config, read_config
+    from scdrugmap.registry import get_registry
+
+    start: dict[str, Any] = {}
+    if path is not None:
+        start = read_config(path).model_dump(exclude_unset=True)
+    elif not given["data"] or not given["label"]:
+        raise UsageError(
+            "name a YAML file, or give --data FILE and --label COLUMN",
+            hint="as in: scdrugmap benchmark --data cohort.h5ad --label response --group patient "
+            "-o runs/first",
+        )
+    for name in ("sensitive", "resistant", "drop", "models"):
+        given[name] = split_list(given[name])
+    seeds, head = given.pop("seeds"), given.pop("head")
+    weights, settings = given.pop("weights"), given.pop("settings")
+    flags = {name: value for name, value in given.items() if value not in (None, (), False)}
+    if seeds:
+        flags["seeds"] = tuple(_whole(text) for text in split_list(seeds))
+    if head:
+        flags["heads"] = {"sound": head, "paper": head}
+    names = flags.get("models") or start.get("models") or default_models()
+    embedders = tuple(name for name in names if name in get_registry().models)
+    if weights:
+        flags["weights"] = parse_weights(weights, embedders)
+    if settings:
+        flags["settings"] = _settings(settings, names, embedders or names)
+    return make_config({**start, **flags})
+
+
+def _settings(
+    settings: tuple[str, ...], names: tuple[str, ...], plain: tuple[str, ...]
+) -> dict[str, dict[str, str]]:
+    """Sort ``--set`` by model; without a model it holds for `plain`, the embedding models."""
+    named = [text for text in settings if "." in text.partition("=")[0]]
+    chosen = parse_settings(tuple(named), names)
+    for name, options in parse_settings(
+        tuple(text for text in settings if text not in named), plain
+    ).items():
+        chosen[name] = {**options, **chosen[name]}
+    return {name: options for name, options in chosen.items() if options}
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"--seeds: {text!r} is no seed", hint="whole numbers, as in --seeds 0,1,2")
+    return int(text)
+
+
+@click.command(
+    epilog="Example: scdrugmap benchmark --data cohort.h5ad --label response --group patient "
+    "--models constant,pca-logreg,randproj --protocol pooled-group --protocol paper-pooled "
+    "-o runs/first"
+)
+@click.argument("config", required=False, metavar="[CONFIG.yaml]", type=PATH)
+@matrix_options
+@click.option("-o", "--output", type=PATH, help="Folder of the run.")
+@click.option(
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="local|processes:N",
+    help="Where jobs run; the results are the same.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the jobs and what they may cost, run none.")
+@overwrite_option
+@quiet_option
+def command(
+    config: Path | None,
+    output: Path | None,
+    executor: str,
+    dry_run: bool,
+    overwrite: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Run models and baselines under one or more protocols, and report.
+
+    What to run comes from CONFIG.yaml, from options, or from both (options win). The same
+    command on the same folder goes on where it stopped.
+    """
+    chosen = configure(config, given)
+    if dry_run:
+        from scdrugmap.run.plan import describe_plan, plan_with_costs
+
+        for line in describe_plan(plan_with_costs(chosen)):
+            click.echo(line)
+        return
+    if output is None:
+        raise UsageError("name the folder of the run with -o", hint="as in -o runs/first")
+    from scdrugmap.run.execute import run_benchmark
+
+    run = run_benchmark(chosen, output, executor=executor, overwrite=overwrite, quiet=quiet)
+    click.echo(run.report)
