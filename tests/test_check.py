@@ -11,10 +11,13 @@ import pytest
 from anndata import AnnData
 from scipy.sparse import csr_matrix, vstack
 
+from scdrugmap.data.cells import open_cells
 from scdrugmap.data.check import RULES, Check, check_file, quick_index
 from scdrugmap.data.columns import group_columns, label_columns, mixed_cell_types
 from scdrugmap.data.simulate import simulate_cohort
+from scdrugmap.data.usable import ask_model
 from scdrugmap.errors import DataError, UsageError
+from scdrugmap.registry import get_registry
 from scdrugmap.testing import synthetic_adata
 
 
@@ -207,6 +210,27 @@ def test_a_model_that_knows_too_few_genes_says_so(cohort: AnnData) -> None:
 
     assert not usable["scgpt"].usable
     assert "20 of 20 genes match" in usable["scgpt"].reason
+
+
+def test_a_model_that_cannot_be_loaded_says_why(cohort: AnnData) -> None:
+    scgpt = get_registry().model("scgpt")
+    with open_cells(cohort) as cells:
+        missing = ask_model(scgpt.model_copy(update={"factory": "no_such_module:build"}), cells)
+        faulty = ask_model(scgpt.model_copy(update={"factory": "operator:truediv"}), cells)
+
+    assert not missing.usable
+    assert "cannot be loaded: no_such_module:build" in missing.reason
+    assert not faulty.usable
+    assert "fault of the plugin: TypeError" in faulty.reason
+
+
+def test_a_model_that_needs_counts_says_what_the_file_holds() -> None:
+    scgpt = get_registry().model("scgpt")
+    with open_cells(synthetic_adata(10, 600, values="lognorm")) as cells:
+        asked = ask_model(scgpt.model_copy(update={"accepts": frozenset({"counts"})}), cells)
+
+    assert not asked.usable
+    assert asked.reason == "needs counts, the file holds lognorm"
 
 
 def test_a_file_of_few_known_genes_is_warned_about(cohort: AnnData) -> None:

@@ -14,6 +14,7 @@ from anndata import AnnData, read_h5ad
 from scipy.io import mmwrite
 from scipy.sparse import coo_matrix, csc_matrix
 
+from scdrugmap.data.cells import open_cells
 from scdrugmap.data.convert import convert, read_10x
 from scdrugmap.data.genes import read_genes
 from scdrugmap.errors import DataError, UsageError
@@ -149,6 +150,31 @@ def test_repeated_symbols_of_10x_get_names_of_their_own(cells: AnnData, tmp_path
     adata = read_10x(write_folder(tmp_path / "run", cells))
 
     assert list(adata.var_names[:2]) == ["EGFR", "EGFR-1"]
+
+
+def test_one_run_gives_the_same_cells_as_10x_scanpy_or_cellxgene_file(
+    cells: AnnData, tmp_path: Path
+) -> None:
+    scanpy = cells.copy()
+    scanpy.layers["counts"] = cells.X.copy()
+    scanpy.X = cells.X.log1p()
+    cellxgene = cells.copy()
+    cellxgene.var = pd.DataFrame({"feature_name": cells.var_names}, index=cells.var["gene_ids"])
+    cellxgene.raw = cellxgene.copy()
+    cellxgene.X = cells.X.log1p()
+    ways = [
+        write_h5(tmp_path / "cells.h5", cells, antibodies=True),
+        write_folder(tmp_path / "run", cells, antibodies=True),
+        scanpy,
+        cellxgene,
+    ]
+
+    for way in ways:
+        with open_cells(way) as opened:
+            rows = opened.rows(np.arange(12))
+            assert opened.matrix.values == "counts"
+            assert (rows != cells.X).nnz == 0
+            assert opened.genes.digest() == read_genes(cells.var).genes.digest()
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -78,15 +78,17 @@ def usable_models(cells: Cells, *, load_weights: bool = True) -> Iterator[Usable
     load_weights : bool
         Read the weights that are found, unless they are very large.
     """
-    for name, spec in sorted(get_registry().models.items()):
+    for _, spec in sorted(get_registry().models.items()):
         if isinstance(spec, ModelSpec):
-            yield _ask(spec, name, cells, load_weights)
+            yield ask_model(spec, cells, load_weights=load_weights)
 
 
-def _ask(spec: ModelSpec, name: str, cells: Cells, load_weights: bool) -> Usable:
+def ask_model(spec: ModelSpec, cells: Cells, *, load_weights: bool = True) -> Usable:
+    """Tell whether one model can use a file; a model that cannot be loaded says why."""
     from scdrugmap.model.load import bind, load_model
     from scdrugmap.weights import find_weights
 
+    name = spec.name
     if cells.matrix.values not in spec.accepts:
         return Usable(name, "model", False, _wrong_values(spec.accepts, cells.matrix.values))
     weights = "not needed"
