@@ -125,7 +125,7 @@ def find_weights(
             hint="add --weights random, or choose another variant",
         )
     if given is not None:
-        folder = Path(given)
+        folder = Path(given).expanduser()
         if not folder.is_dir():
             raise UsageError(
                 f"weights of {spec.name}: {folder} is "

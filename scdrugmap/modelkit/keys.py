@@ -44,19 +44,17 @@ class KeyMap:
         ours: dict[str, Tensor] = {}
         unknown: list[str] = []
         for key, tensor in published.items():
-            found = self._find(key)
+            found = self._find(str(key))
             if found is None:
-                unknown.append(key)
+                unknown.append(str(key))
                 continue
             match, target = found
             if target is None:
                 continue
+            if not isinstance(tensor, torch.Tensor):
+                raise WeightsError(f"{source}: {key} is a {type(tensor).__name__}, not a tensor")
             targets = (target,) if isinstance(target, str) else target
-            if len(targets) > 1 and tensor.shape[0] % len(targets):
-                raise WeightsError(
-                    f"{source}: {key} has {tensor.shape[0]} rows, not {len(targets)} equal parts"
-                )
-            for name, part in zip(targets, tensor.chunk(len(targets)), strict=True):
+            for name, part in zip(targets, _rows(tensor, len(targets), key, source), strict=True):
                 name = match.expand(name)
                 if name in ours:
                     raise WeightsError(f"{source}: {key} and another tensor both mean {name}")
@@ -74,6 +72,15 @@ class KeyMap:
             if match:
                 return match, target
         return None
+
+
+def _rows(tensor: Tensor, n_parts: int, key: str, source: str) -> Sequence[Tensor]:
+    if n_parts == 1:
+        return (tensor,)
+    n_rows = len(tensor) if tensor.ndim else 0
+    if not n_rows or n_rows % n_parts:
+        raise WeightsError(f"{source}: {key} has {n_rows} rows, not {n_parts} equal parts")
+    return tensor.chunk(n_parts)
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -125,11 +132,13 @@ def seeded(seed: int) -> Iterator[None]:
 def randomize(module: nn.Module, seed: int) -> None:
     """Replace every parameter by a random one of the same shape: the untrained control.
 
-    Modules with ``reset_parameters`` use it; a parameter held directly is drawn from N(0, 0.02)
-    if it is a matrix, and set to one (``weight``) or zero if it is a vector.
+    Modules with ``reset_parameters`` use it, the inner ones first, so that a module has the last
+    word over its parts; other parameters are drawn from N(0, 0.02) if they are matrices, and set
+    to one (``weight``) or zero if they are vectors. A module whose buffers are learnt or drawn
+    needs a ``reset_parameters`` of its own.
     """
     with seeded(seed), torch.no_grad():
-        for part in module.modules():
+        for part in reversed(list(module.modules())):
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
                 reset()

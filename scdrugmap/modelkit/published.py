@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scdrugmap.errors import WeightsError
+from scdrugmap.files import resource_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +33,6 @@ _DAMAGE = (
     AttributeError,
     EOFError,
     LookupError,
-    MemoryError,
     OSError,
     RuntimeError,
     TypeError,
@@ -97,6 +97,8 @@ class PublishedFolder:
         ------
         WeightsError
             It is missing, or a link that leads out of the folder.
+        ResourceError
+            It may not be read.
         """
         root = self.root.resolve()
         path = (root / name).resolve()
@@ -111,6 +113,11 @@ class PublishedFolder:
                 f"{self.root}: {name} is missing (there is: {there or 'nothing'})",
                 hint="fetch all files of the model into one folder",
             )
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as err:
+            raise (resource_error(err, path) or err) from err
         self.opened[name] = path
         return path
 
