@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,7 +133,7 @@ def refused(cli: Callable[..., Any], read: Callable[..., Any]) -> Callable[..., 
         assert hint in error.hint
         assert error.hint, "an error says what to do next"
         assert "\n" not in error.message
-        if not options and isinstance(source, str | Path) and _has_check():
+        if not options and isinstance(source, str | Path):
             result = cli("check", source)
             assert result.code == kind.exit_code
             assert result.err.startswith("Error: ")
@@ -143,7 +142,3 @@ def refused(cli: Callable[..., Any], read: Callable[..., Any]) -> Callable[..., 
         return error
 
     return run
-
-
-def _has_check() -> bool:
-    return importlib.util.find_spec("scdrugmap.cli.check") is not None
