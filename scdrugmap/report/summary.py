@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from scdrugmap.report.findings import Finding
     from scdrugmap.run.record import ModelRecord, ProtocolRecord, RunRecord
 
-CONSTANT = "constant"
+BEST_CONSTANT = "best constant"
+"""The reference row that is computed and not trained."""
+
 REFERENCES = ("constant", "stratified")
 TECHNICAL = "technical"
-AS_GOOD = 0.02
-"""A control within this AUROC of the best model does as well as it."""
-
-OVERSTATED = 0.08
-"""A random split that gives this much more AUROC than the sound one recognises patients."""
 
 METRICS: dict[str, tuple[str, str]] = {
     "auroc": ("AUROC", "chance that a sensitive cell scores above a resistant one; 0.5 is chance"),
@@ -33,8 +31,6 @@ METRICS: dict[str, tuple[str, str]] = {
     "ece": ("ECE", "expected calibration error, 15 equal-mass bins; lower is better"),
 }
 HEADLINE = ("auroc", "macro_f1", "mcc")
-
-Level = Literal["bad", "warn", "good", "info"]
 
 
 @dataclass(frozen=True)
@@ -74,15 +70,7 @@ class Row:
     title: str
     kind: str
     badges: tuple[str, ...]
-    cells: tuple[tuple[Estimate, ...], ...]  # per protocol, per metric
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A sentence that a reader must not miss."""
-
-    level: Level
-    text: str
+    cells: tuple[tuple[Estimate, ...], ...]  # per metric, per protocol
 
 
 @dataclass
@@ -91,7 +79,7 @@ class Summary:
 
     protocols: list[ProtocolRecord]
     rows: list[Row]
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding]
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -142,6 +130,29 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
+def best_constant_of(metrics: pd.DataFrame, protocol: str, metric: str) -> Estimate:
+    """Return what the best single constant reaches on the test cells of a protocol.
+
+    A predictor that is constant within each fold can do worse: a fold that tests many sensitive
+    cells was trained on few.
+    """
+    from scdrugmap.evaluate.metrics import METRICS as SCORED
+    from scdrugmap.evaluate.metrics import best_constant
+
+    rows = metrics[
+        (metrics["protocol"] == protocol)
+        & (metrics["fold"].astype(str) == "all")
+        & (metrics["level"] == "cell")
+        & (metrics["metric"] == "auroc")
+    ]
+    if rows.empty or metric not in SCORED or metric == "ece":
+        return Estimate()
+    most = rows.iloc[int(rows["n"].to_numpy().argmax())]
+    n, n_sensitive = int(most["n"]), int(most["n_sensitive"])
+    value = float(best_constant(metric, n_sensitive, n - n_sensitive))
+    return Estimate(value, n=n, n_sensitive=n_sensitive, n_groups=int(most["n_groups"]))
+
+
 def summarise(run: RunRecord, metrics: pd.DataFrame) -> Summary:
     """Make the headline rows and the findings of a run."""
     protocols = sorted(run.protocols, key=lambda item: item.family != "sound")
@@ -154,19 +165,22 @@ def summarise(run: RunRecord, metrics: pd.DataFrame) -> Summary:
         value = estimate(metrics, lead, (model.name, model.strategy), "auroc").value
         return len(REFERENCES), -value if np.isfinite(value) else np.inf
 
-    rows = []
+    trivial = tuple(
+        tuple(best_constant_of(metrics, item.name, metric) for item in shown) for metric in HEADLINE
+    )
+    rows = [Row(("", ""), BEST_CONSTANT, "", "reference", ("reference",), trivial)]
     for model in sorted(run.models, key=rank):
         key = (model.name, model.strategy)
         cells = tuple(
-            tuple(estimate(metrics, item.name, key, metric) for metric in HEADLINE)
-            for item in shown
+            tuple(estimate(metrics, item.name, key, metric) for item in shown)
+            for metric in HEADLINE
         )
         rows.append(
             Row(key, display_name(model), model.title, model.kind, tuple(_badges(model)), cells)
         )
-    summary = Summary(protocols, rows)
-    summary.findings = findings(run, metrics)
-    return summary
+    from scdrugmap.report.findings import findings
+
+    return Summary(protocols, rows, findings(run, metrics))
 
 
 def display_name(model: ModelRecord) -> str:
@@ -193,155 +207,28 @@ def _badges(model: ModelRecord) -> list[str]:
     return badges
 
 
-def findings(run: RunRecord, metrics: pd.DataFrame) -> list[Finding]:
-    """Return what a reader must not miss, the gravest first within each protocol."""
-    found: list[Finding] = []
-    if any(item.simulated for item in run.datasets):
-        found.append(
-            Finding("info", "The cells are simulated: the truth is known, nothing here is biology.")
-        )
-    found += [
-        Finding("bad", f"{item.name} was refused: {item.reason}")
-        for item in run.protocols
-        if item.status == "refused"
-    ]
-    sound = [x for x in run.protocols if x.family == "sound" and x.status == "evaluated"]
-    paper = [x for x in run.protocols if x.family == "paper" and x.status == "evaluated"]
-    for protocol in sound:
-        found += _about_protocol(run, metrics, protocol)
-    if not sound:
-        found.append(
-            Finding(
-                "bad",
-                "No sound protocol could be evaluated: no figure below is evidence that a model works for a new patient.",
-            )
-        )
-    for protocol in paper:
-        found += _about_gap(run, metrics, sound[0] if sound else None, protocol)
-    found += [Finding("info", text) for text in _about_licences(run)]
-    return found
-
-
-def candidates(run: RunRecord) -> list[ModelRecord]:
-    """Return the models that compete: no reference, no control, no untrained network."""
-    return [
-        model
-        for model in run.models
-        if model.name not in (*REFERENCES, TECHNICAL) and not model.untrained
-    ]
-
-
-def best_model(run: RunRecord, metrics: pd.DataFrame, protocol: str) -> ModelRecord | None:
-    """Return the competing model of highest AUROC under a protocol, None without one."""
-    known = [
-        (estimate(metrics, protocol, (m.name, m.strategy), "auroc").value, m)
-        for m in candidates(run)
-    ]
-    known = [(value, model) for value, model in known if np.isfinite(value)]
-    return max(known, key=lambda pair: pair[0])[1] if known else None
-
-
-def _about_protocol(
-    run: RunRecord, metrics: pd.DataFrame, protocol: ProtocolRecord
-) -> list[Finding]:
-    best = best_model(run, metrics, protocol.name)
-    if best is None:
-        return []
-    found = []
-    top = estimate(metrics, protocol.name, (best.name, best.strategy), "auroc")
-    n_models = len(candidates(run))
-    text = f"{protocol.name}: the best of {n_models} models, {display_name(best)}, reaches AUROC {top.text}"
-    text += f" ({top.interval}, 95 % interval over groups)" if top.interval else ""
-    text += "; a constant predictor has 0.50."
-    if top.interval and top.low <= 0.5:
-        text += " The interval includes 0.5: these cells do not show that any model works."
-        found.append(Finding("warn", text))
-    elif not top.interval:
-        text += " There are too few groups for an interval."
-        found.append(Finding("warn", text))
-    else:
-        found.append(Finding("good", text))
-    for model in run.models:
-        control = estimate(metrics, protocol.name, (model.name, model.strategy), "auroc")
-        if not np.isfinite(control.value) or control.value < top.value - AS_GOOD:
-            continue
-        if model.name == TECHNICAL:
-            found.append(
-                Finding(
-                    "bad",
-                    f"{protocol.name}: technical covariates alone (counts, genes, mitochondrial share) reach AUROC {control.text}, as much as the best model. The label goes with the quality of the cells or their batch.",
-                )
-            )
-        elif model.name in REFERENCES:
-            found.append(
-                Finding(
-                    "bad",
-                    f"{protocol.name}: {model.name}, which never looks at a gene, does as well as the best model (AUROC {control.text}).",
-                )
-            )
-        elif model.untrained:
-            found.append(
-                Finding(
-                    "bad",
-                    f"{protocol.name}: {display_name(model)} with random weights reaches AUROC {control.text}, as much as the best model. What is measured is not what was learnt in pretraining.",
-                )
-            )
-    return found
-
-
-def _about_gap(
-    run: RunRecord,
-    metrics: pd.DataFrame,
-    sound: ProtocolRecord | None,
-    paper: ProtocolRecord,
-) -> list[Finding]:
-    best = best_model(run, metrics, paper.name)
-    if best is None:
-        return []
-    key = (best.name, best.strategy)
-    easy = estimate(metrics, paper.name, key, "auroc")
-    text = f"{paper.name}: {display_name(best)} reaches AUROC {easy.text}"
-    hard = estimate(metrics, sound.name, key, "auroc") if sound else Estimate()
-    if sound is None or not np.isfinite(hard.value):
-        return [
-            Finding(
-                "warn",
-                f"{text}. Cells of one patient are on both sides of this split: the number is comparable with publications, and no evidence.",
-            )
-        ]
-    gap = easy.value - hard.value
-    if gap < OVERSTATED:
-        return [Finding("info", f"{text}, {number(gap)} more than under {sound.name}.")]
-    return [
-        Finding(
-            "warn",
-            f"{text}, but {hard.text} under {sound.name}. The difference of {number(gap)} is recognition of groups seen in training; a new patient will not bring it.",
-        )
-    ]
-
-
-def _about_licences(run: RunRecord) -> list[str]:
-    names = [model.name for model in run.models if model.commercial_use is False]
-    return [f"Not for commercial use: the weights of {', '.join(names)}."] if names else []
-
-
 def results_table(run: RunRecord, metrics: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Return all metrics of a protocol as text, one row per model, the constant first."""
-    rows = []
+    """Return all metrics of a protocol as text, one row per model, the best constant first."""
+    trivial = {metric: best_constant_of(metrics, protocol, metric).text for metric in METRICS}
+    rows = [{"model": BEST_CONSTANT, **trivial}]
     for model in sorted(run.models, key=lambda item: item.name not in REFERENCES):
         key = (model.name, model.strategy)
-        row: dict[str, str] = {"model": display_name(model)}
-        for metric in METRICS:
-            found = estimate(metrics, protocol, key, metric)
-            row[metric] = found.text + (f" ({found.interval})" if found.interval else "")
+        found = {metric: estimate(metrics, protocol, key, metric) for metric in METRICS}
         sample = estimate(metrics, protocol, key, "auroc", level="sample")
-        row["auroc_of_samples"] = sample.text + (f" ({sample.interval})" if sample.interval else "")
-        skill = estimate(metrics, protocol, key, "skill_macro_f1")
-        row["skill_macro_f1"] = skill.text
-        spread = estimate(metrics, protocol, key, "auroc").spread
-        row["auroc_spread_over_seeds"] = number(spread, 3)
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows.append(
+            {
+                "model": display_name(model),
+                **{metric: _with_interval(one) for metric, one in found.items()},
+                "auroc_of_samples": _with_interval(sample),
+                "skill_macro_f1": estimate(metrics, protocol, key, "skill_macro_f1").text,
+                "auroc_spread_over_seeds": number(found["auroc"].spread, 3),
+            }
+        )
+    return pd.DataFrame(rows).fillna("–")
+
+
+def _with_interval(found: Estimate) -> str:
+    return found.text + (f" ({found.interval})" if found.interval else "")
 
 
 def split_table(splits: pd.DataFrame) -> pd.DataFrame:

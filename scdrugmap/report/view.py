@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from scdrugmap.report import curves, figures, model_figures
+from scdrugmap.report.findings import best_model
 from scdrugmap.report.summary import (
+    BEST_CONSTANT,
     HEADLINE,
     METRICS,
     REFERENCES,
     Row,
     Summary,
-    best_model,
+    best_constant_of,
     display_name,
     estimate,
     number,
@@ -189,7 +191,7 @@ def _overview(tables: RunTables, summary: Summary) -> list[Picture]:
     for metric in ("auroc", "macro_f1"):
         rows = []
         for row in summary.rows:
-            if row.name in REFERENCES:
+            if row.name in (BEST_CONSTANT, *REFERENCES):
                 continue
             name = f"{row.name} (untrained)" if "untrained" in row.badges else row.name
             for item in shown:
@@ -202,27 +204,12 @@ def _overview(tables: RunTables, summary: Summary) -> list[Picture]:
             picture = figures.intervals(
                 table,
                 title=f"{METRICS[metric][0]} per model",
-                reference=_constant(tables, shown[0].name, metric),
-                reference_name="constant",
+                reference=best_constant_of(tables.metrics, shown[0].name, metric).value,
+                reference_name="best constant",
                 file=f"overview-{metric}",
             )
             pictures.append(picture)
     return pictures
-
-
-def _constant(tables: RunTables, protocol: str, metric: str) -> float:
-    """Return what the constant predictor reaches; of AUROC it is 0.5 by definition."""
-    if metric == "auroc":
-        return 0.5
-    key = ("constant", "estimator")
-    ran = estimate(tables.metrics, protocol, key, metric).value
-    if np.isfinite(ran):
-        return ran
-    from scdrugmap.evaluate.metrics import best_constant
-
-    n_sensitive = sum(item.n_sensitive for item in tables.run.datasets)
-    n_resistant = sum(item.n_resistant for item in tables.run.datasets)
-    return float(best_constant(metric, n_sensitive, n_resistant))
 
 
 def _cell_map(
@@ -254,9 +241,9 @@ def _cell_map(
                 file="map-group",
             )
         )
+    model = best_model(tables.run, tables.metrics, shown[0].name) or _any_model(tables.run)
+    key = (model.name, model.strategy)
     for protocol in shown:
-        model = best_model(tables.run, tables.metrics, protocol.name) or _any_model(tables.run)
-        key = (model.name, model.strategy)
         if (protocol.name, key) not in scored:
             continue
         rows = scored[protocol.name, key]
@@ -323,7 +310,7 @@ def _model_pages(
     left_out: list[str] = []
     used = 0
     for row in summary.rows:
-        if row.name in REFERENCES:
+        if row.name in (BEST_CONSTANT, *REFERENCES):
             continue
         if used > PICTURE_BUDGET:
             left_out.append(row.name)
@@ -336,9 +323,7 @@ def _model_pages(
             drawn = [_web(item) for item in _model_pictures(tables, row, protocol, rows)]
             used += sum(len(item["src"]) + len(item["data"]) for item in drawn)
             parts.append((protocol, drawn))
-        values = [
-            f"{item.name} {cells[0].text}" for item, cells in zip(shown, row.cells, strict=True)
-        ]
+        values = [f"{item.name} {one.text}" for item, one in zip(shown, row.cells[0], strict=True)]
         pages.append({"row": row, "protocols": parts, "headline": "AUROC " + ", ".join(values)})
     return pages, left_out
 
@@ -354,7 +339,7 @@ def _model_pictures(
         return _first_seed(tables.metrics, protocol.name, row.key, metric)
 
     def constant(metric: str) -> str:
-        return number(_constant(tables, protocol.name, metric))
+        return best_constant_of(tables.metrics, protocol.name, metric).text
 
     drawn: list[tuple[Picture, str]] = []
     points = curves.roc_points(rows)
@@ -363,7 +348,7 @@ def _model_pictures(
         picture = model_figures.roc(
             points, of=of, area=f"AUROC {value('auroc')}", file=f"roc-{name}"
         )
-        drawn.append((picture, f"Constant predictor: {constant('auroc')}."))
+        drawn.append((picture, f"Best constant: {constant('auroc')}."))
         picture = model_figures.precision_recall(
             curves.precision_recall_points(rows),
             prevalence=share,
@@ -371,22 +356,22 @@ def _model_pictures(
             area=f"AUPRC {value('auprc_sensitive')}",
             file=f"pr-{name}",
         )
-        drawn.append((picture, f"Constant predictor: {number(share)}, the share sensitive."))
+        drawn.append((picture, f"Best constant: {number(share)}, the share sensitive."))
     if len(rows):
         note = f"ECE {value('ece')}, Brier {value('brier')}"
         bins = curves.calibration_bins(rows)
         picture = model_figures.calibration(bins, of=of, note=note, file=f"calibration-{name}")
-        drawn.append((picture, f"Constant predictor: Brier {constant('brier')}."))
+        drawn.append((picture, f"Best constant: Brier {constant('brier')}."))
         thresholds = sorted(set(rows["threshold"]))
         at = f"p ≥ {thresholds[0]:g}" if len(thresholds) == 1 else "the threshold of its fold"
         counts = curves.confusion_counts(rows)
         picture = model_figures.confusion(counts, of=of, threshold=at, file=f"calls-{name}")
-        beside = f"Macro-F1 {value('macro_f1')}; constant predictor: {constant('macro_f1')}."
+        beside = f"Macro-F1 {value('macro_f1')}; best constant: {constant('macro_f1')}."
         drawn.append((picture, beside))
         bars = curves.sample_bars(rows)
         least = curves.MIN_CELLS_PER_SAMPLE
         picture = model_figures.samples(bars, of=of, min_cells=least, file=f"samples-{name}")
-        drawn.append((picture, "A constant predictor calls every sample alike."))
+        drawn.append((picture, "A constant calls every sample alike."))
     return [replace(item, caption=f"{item.caption} {text}".strip()) for item, text in drawn]
 
 

@@ -190,7 +190,8 @@ def _tell(plan: Plan, *, quiet: bool) -> None:
             say(f"        {refusal.error.hint}", quiet=quiet)
     for name, split in plan.splits.items():
         for text in split.notices:
-            say(f"Note: {name}: {text}", quiet=quiet)
+            named = text if text.startswith(name) else f"{name}: {text}"
+            say(f"Note: {named}", quiet=quiet)
 
 
 def _write_splits(plan: Plan, folder: RunFolder) -> None:
