@@ -52,7 +52,9 @@ class GeneSpace:
                 block.data = np.expm1(block.data)
             totals = np.asarray(block.sum(1)).ravel()
             share += block.T @ np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0)
-        return cls(genes.identity().astype(str), share / max(float(share.sum()), 1e-300))
+        share /= max(float(share.sum()), 1e-300)
+        # As precise as the state that is stored, so that a restored space gives the same bits.
+        return cls(genes.identity().astype(str), share.astype(np.float32).astype(np.float64))
 
     def columns(self, genes: Genes) -> np.ndarray:
         """(G,) int64 column of each gene in a file, -1 where the file lacks it."""
