@@ -36,8 +36,8 @@ _NO_EFFECT = ("device", "token_budget")
 """Fields that change how fast a number comes, never the number."""
 
 
-def _as_text(value: Any) -> Any:
-    """Turn a plain YAML value into the text that ``--set key=value`` would have."""
+def text_of(value: Any) -> Any:
+    """Turn a plain value into the text that ``--set key=value`` would have; text stays."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
@@ -45,7 +45,7 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):
-        return ",".join(str(_as_text(item)) for item in value)
+        return ",".join(str(text_of(item)) for item in value)
     return value
 
 
@@ -75,7 +75,7 @@ def _as_file(value: Any) -> Any:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_unique)]
-Text = Annotated[str, BeforeValidator(_as_text)]
+Text = Annotated[str, BeforeValidator(text_of)]
 
 
 class Section(BaseModel):

@@ -1,0 +1,413 @@
+"""The verbs as Python functions, with the manners of scanpy.
+
+An ``AnnData`` that comes in is edited in place and nothing is returned, or copied with
+``copy=True``; a path that comes in gives a result object. ``X``, ``layers``, ``raw`` and ``obsp``
+are never written, and no key that scDrugMap did not write is overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scdrugmap.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from scdrugmap.config import BenchmarkConfig
+    from scdrugmap.data.check import Check
+    from scdrugmap.results import Embedded, Predictions
+    from scdrugmap.run.execute import Run
+    from scdrugmap.train.predictor import Predictor
+
+__all__ = ["benchmark", "check", "embed", "evaluate", "predict"]
+
+UNS = "scdrugmap"
+
+
+def embed(
+    data: AnnData | str | Path,
+    model: str,
+    *,
+    weights: str | Path | None = None,
+    randomize: int | None = None,
+    seed: int = 0,
+    key_added: str | None = None,
+    copy: bool = False,
+    sample: str | None = None,
+    min_genes: int | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    token_budget: int | None = None,
+    reading: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+    **options: Any,
+) -> AnnData | Embedded | None:
+    """Embed cells with a model.
+
+    Parameters
+    ----------
+    data : AnnData, str or Path
+    model : str
+        Name of an installed model, as ``scdrugmap models list`` shows it.
+    weights : str or Path, optional
+        Folder of the weights, or ``random``; default: where weights are kept.
+    randomize : int, optional
+        Keep sizes and vocabulary of the weights, draw all tensors anew with this seed.
+    seed : int
+        Of random tensors, and of what the model draws per cell.
+    key_added : str, optional
+        Key of ``obsm``; default ``X_<model>``.
+    copy : bool
+        Return a copy of an AnnData instead of editing it.
+    sample : str, optional
+        Column of obs with the sample, for models whose cells see each other.
+    min_genes, device, precision, token_budget
+        See :func:`scdrugmap.model.embed.embed_cells`.
+    reading : mapping, optional
+        How to read cells: arguments of :func:`scdrugmap.data.cells.open_cells`, such as ``layer``.
+    quiet : bool
+        No progress and no notices.
+    **options
+        Options of the model (``max_length=256``).
+
+    Returns
+    -------
+    None, AnnData or Embedded
+        An AnnData gets ``obsm[key_added]`` ((n_cells, D) float32; NaN rows for cells without a
+        gene that the model knows) and a record in ``uns["scdrugmap"]``; a path gives an
+        :class:`~scdrugmap.results.Embedded`.
+
+    Raises
+    ------
+    UsageError
+        An unknown option, or a key that is taken.
+    DataError
+        The cells cannot be used by the model.
+    WeightsError, PluginError
+        The model or its weights are missing.
+    """
+    from scdrugmap.config import text_of
+    from scdrugmap.data.cells import open_cells
+    from scdrugmap.model.embed import embed_cells
+    from scdrugmap.model.embedding_file import obsm_key
+    from scdrugmap.model.load import load_model
+    from scdrugmap.results import Embedded
+
+    adata = _own(data, copy=copy)
+    key = key_added or obsm_key(model)
+    if adata is not None:
+        _check_embedding_key(adata, key)
+    loaded = load_model(
+        model,
+        settings={name: text_of(value) for name, value in options.items()},
+        weights=weights,
+        randomize=randomize,
+        seed=seed,
+    )
+    source = data if adata is None else adata
+    arguments = _reading(reading, whole=adata is not None)
+    accepts = tuple(loaded.spec.accepts)
+    with open_cells(source, sample=sample, accepts=accepts, **arguments) as cells:
+        made = embed_cells(
+            cells,
+            loaded,
+            device=device,
+            precision=precision,
+            token_budget=token_budget,
+            sample=sample,
+            min_genes=min_genes,
+            quiet=quiet,
+        )
+        result = Embedded(key, cells.obs, made.values, made.record)
+    if adata is None:
+        return result
+    adata.obsm[key] = made.values
+    adata.uns[UNS] = {
+        **adata.uns.get(UNS, {}),
+        _record_key(key): json.dumps(made.record, sort_keys=True),
+    }
+    return adata if copy else None
+
+
+def predict(
+    data: AnnData | str | Path,
+    predictor: str | Path | Predictor,
+    *,
+    key_added: str = UNS,
+    copy: bool = False,
+    splits: str | Path | pd.DataFrame | None = None,
+    sample: str | None = None,
+    drug: str | None = None,
+    weights: str | Path | None = None,
+    min_genes: int | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    token_budget: int | None = None,
+    reading: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+) -> AnnData | Predictions | None:
+    """Predict which cells are sensitive; labels are never needed.
+
+    Parameters
+    ----------
+    data : AnnData, str or Path
+    predictor : str, Path or Predictor
+        File made by ``scdrugmap train``.
+    key_added : str
+        Prefix of the keys of ``obs`` and ``uns``; several predictors need different ones.
+    copy : bool
+        Return a copy of an AnnData instead of editing it.
+    splits : path or DataFrame, optional
+        Split of the training: gives each cell its role, and a path as `data` its metrics.
+    sample : str, optional
+        Column of obs with the sample; default: the one named in training.
+    drug : str, optional
+        Drug of interest; a notice if the predictor was trained on another.
+    weights, min_genes, device, precision, token_budget
+        See :func:`scdrugmap.train.predict.predict_cells`.
+    reading : mapping, optional
+        How to read cells: arguments of :func:`scdrugmap.data.cells.open_cells`.
+    quiet : bool
+        No progress and no notices.
+
+    Returns
+    -------
+    None, AnnData or Predictions
+        An AnnData gets ``obs["<key>_p_sensitive"]``, ``obs["<key>_call"]``,
+        ``obs["<key>_reason"]`` and a record in ``uns``; a path gives a
+        :class:`~scdrugmap.results.Predictions`.
+
+    Raises
+    ------
+    UsageError
+        A key that is taken, or a column that does not exist.
+    DataError
+        The cells or the predictor cannot be used.
+    WeightsError, PluginError
+        The model or its weights are missing or others.
+    """
+    from scdrugmap.data.cells import open_cells
+    from scdrugmap.evaluate.evaluate import evaluate as score
+    from scdrugmap.results import Predictions
+    from scdrugmap.train.annotate import annotate, check_key
+    from scdrugmap.train.predict import predict_cells
+    from scdrugmap.train.predictor import Predictor as Bundle
+
+    adata = _own(data, copy=copy)
+    if adata is not None:
+        check_key(key_added, adata.obs, adata.uns)
+    bundle = predictor if isinstance(predictor, Bundle) else Bundle.load(Path(predictor))
+    manifest = _splits(splits)
+    source = data if adata is None else adata
+    arguments = _reading(reading, whole=adata is not None)
+    with open_cells(source, sample=sample, **arguments) as cells:
+        table = predict_cells(
+            bundle,
+            cells,
+            splits=manifest,
+            sample=sample,
+            drug=drug,
+            weights=weights,
+            device=device,
+            precision=precision,
+            token_budget=token_budget,
+            min_genes=min_genes,
+            quiet=quiet,
+        )
+        obs = cells.obs
+    if adata is None:
+        metrics = None if manifest is None else score(table, manifest)
+        return Predictions(table, obs, bundle.info, key_added, metrics)
+    annotate(adata, table, bundle.info, key_added)
+    return adata if copy else None
+
+
+def check(
+    data: AnnData | str | Path, *, quick: bool = False, reading: Mapping[str, Any] | None = None
+) -> Check:
+    """Look at cells: what they hold, what is wrong, and which models can use them.
+
+    Parameters
+    ----------
+    data : AnnData, str or Path
+        Never modified.
+    quick : bool
+        Look at 2,000 cells instead of all.
+    reading : mapping, optional
+        How to read cells: arguments of :func:`scdrugmap.data.cells.open_cells`.
+
+    Returns
+    -------
+    Check
+        With ``facts``, ``findings``, ``to_dict()`` and ``lines()``.
+
+    Raises
+    ------
+    UsageError
+        There is no such path.
+    """
+    from scdrugmap.data.check import check_file
+
+    return check_file(data, quick=quick, **dict(reading or {}))
+
+
+def evaluate(
+    predictions: Predictions | pd.DataFrame | str | Path | Sequence[str | Path],
+    splits: pd.DataFrame | str | Path,
+    *,
+    in_sample: bool = False,
+    exclude_invalid: bool = False,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score predictions on the test cells of a split, with intervals over groups.
+
+    Parameters
+    ----------
+    predictions : Predictions, DataFrame, path or several paths
+        ``predictions.tsv``.
+    splits : DataFrame or path
+        ``splits.tsv``.
+    in_sample : bool
+        Score training cells too, and say so in every row.
+    exclude_invalid : bool
+        Leave cells without an answer out instead of counting them as wrong.
+    draws : int
+        Draws of the bootstrap; 0: no intervals.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        ``metrics.tsv``: one row per model, fold, level, metric and threshold.
+
+    Raises
+    ------
+    UsageError
+        A file does not exist.
+    DataError
+        A table is damaged, or no test cell has a prediction.
+    """
+    import pandas as pd
+
+    from scdrugmap.evaluate.evaluate import evaluate as score
+    from scdrugmap.evaluate.tables import read_predictions
+    from scdrugmap.results import Predictions as Result
+
+    if isinstance(predictions, Result):
+        table = predictions.cells
+    elif isinstance(predictions, pd.DataFrame):
+        table = predictions
+    else:
+        paths = [predictions] if isinstance(predictions, str | Path) else list(predictions)
+        parts = [read_predictions(Path(path)) for path in paths]
+        table = pd.concat(parts, ignore_index=True)
+    manifest = _splits(splits)
+    assert manifest is not None
+    return score(
+        table,
+        manifest,
+        in_sample=in_sample,
+        exclude_invalid=exclude_invalid,
+        draws=draws,
+        seed=seed,
+    )
+
+
+def benchmark(
+    config: str | Path | BenchmarkConfig | None = None,
+    *,
+    output: str | Path,
+    executor: str = "local",
+    overwrite: bool = False,
+    quiet: bool = True,
+    **fields: Any,
+) -> Run:
+    """Run models and baselines under one or more protocols, and report.
+
+    Parameters
+    ----------
+    config : path or BenchmarkConfig, optional
+        YAML file, or a record; without it the fields are given by name.
+    output : str or Path
+        Folder of the run; one that was stopped goes on.
+    executor : str
+        ``local`` or ``processes:N``.
+    overwrite : bool
+        Begin anew, whatever the folder holds.
+    quiet : bool
+        No progress and no notices.
+    **fields
+        Fields of :class:`~scdrugmap.config.BenchmarkConfig` (``data=...``, ``label=...``); they win
+        over `config`.
+
+    Returns
+    -------
+    Run
+        With ``metrics``, ``folder``, ``record`` and ``report``.
+
+    Raises
+    ------
+    ScDrugMapError
+        As :func:`scdrugmap.run.execute.run_benchmark`.
+    """
+    from scdrugmap.config import BenchmarkConfig as Config
+    from scdrugmap.config import make_config, read_config
+    from scdrugmap.run.execute import run_benchmark
+
+    if config is None:
+        chosen = make_config(fields)
+    else:
+        start = config if isinstance(config, Config) else read_config(Path(config))
+        chosen = make_config({**start.model_dump(exclude_unset=True), **fields})
+    return run_benchmark(chosen, Path(output), executor=executor, overwrite=overwrite, quiet=quiet)
+
+
+def _own(data: AnnData | str | Path, *, copy: bool) -> AnnData | None:
+    """Return the AnnData to edit; None for a path."""
+    if isinstance(data, str | Path):
+        if copy:
+            raise UsageError("copy=True is for an AnnData; a path gives a result object")
+        return None
+    return data.copy() if copy else data
+
+
+def _reading(reading: Mapping[str, Any] | None, *, whole: bool) -> dict[str, Any]:
+    """Return arguments of ``open_cells``; an AnnData is always read whole, row for row."""
+    arguments = dict(reading or {})
+    if whole and arguments.get("where"):
+        raise UsageError(
+            "where= would leave cells of the AnnData without a value",
+            hint="take a part of the AnnData first: adata[...].copy()",
+        )
+    return arguments
+
+
+def _record_key(key: str) -> str:
+    return f"embed_{key.removeprefix('X_')}"
+
+
+def _check_embedding_key(adata: AnnData, key: str) -> None:
+    """Refuse a key of obsm that we did not write, or that no file could hold."""
+    if not key or "/" in key:
+        raise UsageError(f"key_added={key!r} cannot be a key", hint="use letters, digits and _")
+    there = adata.uns.get(UNS, {})
+    if not isinstance(there, Mapping):
+        raise UsageError(f"uns has {UNS!r}, which scdrugmap did not write", hint="rename it")
+    if key in adata.obsm and _record_key(key) not in there:
+        raise UsageError(
+            f"obsm has {key!r}, which scdrugmap did not write; nothing is overwritten",
+            hint="choose another name with key_added=",
+        )
+
+
+def _splits(splits: pd.DataFrame | str | Path | None) -> pd.DataFrame | None:
+    from scdrugmap.evaluate.tables import read_splits
+
+    return read_splits(Path(splits)) if isinstance(splits, str | Path) else splits

@@ -1,0 +1,126 @@
+"""What the Python functions return for a path: tables, with ways to keep them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scdrugmap.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    from scdrugmap.train.record import PredictorInfo
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embedded cells of a file.
+
+    Attributes
+    ----------
+    key : str
+        Key of ``obsm``.
+    cells : DataFrame
+        Table of the cells, index = names.
+    values : (n_cells, D) float32
+        NaN rows for cells without a gene that the model knows.
+    record : dict
+        What decided the values, JSON-able.
+    """
+
+    key: str
+    cells: pd.DataFrame
+    values: np.ndarray
+    record: dict[str, Any]
+
+    def to_adata(self) -> AnnData:
+        """Return an AnnData without expression: table of cells, ``obsm`` and record."""
+        from anndata import AnnData
+
+        from scdrugmap.model.embedding_file import storable
+
+        frame, _ = storable(self.cells)
+        adata = AnnData(obs=frame)
+        adata.obsm[self.key] = self.values
+        name = f"embed_{self.key.removeprefix('X_')}"
+        adata.uns["scdrugmap"] = {name: json.dumps(self.record, sort_keys=True)}
+        return adata
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predicted cells of a file.
+
+    Attributes
+    ----------
+    cells : DataFrame
+        ``predictions.tsv``: one row per cell, in file order.
+    obs : DataFrame
+        Table of the cells as the file has it.
+    info : PredictorInfo
+    key : str
+        Prefix of the keys of :meth:`to_adata`.
+    metrics : DataFrame or None
+        ``metrics.tsv``, if a split was given.
+    """
+
+    cells: pd.DataFrame
+    obs: pd.DataFrame
+    info: PredictorInfo
+    key: str = "scdrugmap"
+    metrics: pd.DataFrame | None = None
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """One row per sample: n, n_invalid, n_sensitive, share_sensitive, mean_p."""
+        from scdrugmap.train.predict import summarise
+
+        return summarise(self.cells)
+
+    def to_adata(self) -> AnnData:
+        """Return an AnnData without expression: table of cells, calls and record."""
+        from anndata import AnnData
+
+        from scdrugmap.model.embedding_file import storable
+        from scdrugmap.train.annotate import annotate
+
+        frame, _ = storable(self.obs)
+        adata = AnnData(obs=frame)
+        annotate(adata, self.cells, self.info, self.key)
+        return adata
+
+    def to_table(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write ``predictions.tsv``, ``samples.tsv`` and, if known, ``metrics.tsv`` to a folder.
+
+        Raises
+        ------
+        UsageError
+            One of them exists, without `overwrite`.
+        """
+        from scdrugmap.evaluate.tables import write_metrics, write_predictions
+        from scdrugmap.files import check_output
+        from scdrugmap.tables import write_table
+
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is no folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        names = ["predictions.tsv", "samples.tsv"] + ["metrics.tsv"] * (self.metrics is not None)
+        for name in names:
+            check_output(folder / name, overwrite=overwrite)
+        write_predictions(self.cells, folder / "predictions.tsv")
+        write_table(self.samples, folder / "samples.tsv")
+        if self.metrics is not None:
+            write_metrics(self.metrics, folder / "metrics.tsv")
+
+    def _repr_html_(self) -> str:
+        """Show the samples in a notebook; every name is escaped."""
+        title = f"{self.info.name}: {len(self.cells):,} cells"
+        table: str = self.samples.to_html(index=False, escape=True, float_format="{:.3f}".format)
+        return f"<p>{escape(title)}</p>{table}"
