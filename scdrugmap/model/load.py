@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
 
 from pydantic import ValidationError
 
-from scdrugmap.errors import DataError, PluginError, UsageError
+from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import hash_json
 from scdrugmap.registry import CORE_DISTRIBUTION, get_registry
 from scdrugmap.specs import ModelOptions, ModelSpec, Options, load_object
@@ -263,12 +264,7 @@ def code_digest(factory: str) -> str | None:
 
 def _sources(module: str) -> list[Path]:
     """Return the files of a module or package, sorted."""
-    import importlib.util
-
-    found = importlib.util.find_spec(module)
-    if found is None or found.origin is None:
-        raise PluginError(f"module {module} cannot be found")
-    origin = Path(found.origin)
+    origin = Path(str(importlib.import_module(module).__file__))
     return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
 
 
