@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap import __version__
+from scdrugmap.progress import duration
 from scdrugmap.run.store import Store, summary
 
 _GB = 1e9
 _LITTLE_DISK = 10 * _GB
 _LITTLE_MEMORY = 4 * _GB
 _CELLS = 10_000
+_FEW_CELLS, _MANY_CELLS = 4, 400  # measured; many only if they take a second or so
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Diagnosis:
             *(_weights_text(row) for row in self.weights),
         ]
         lines += [
-            f"{model}: {hours:,.2g} h for {_CELLS:,} cells" for model, hours in self.hours.items()
+            f"{model} takes {duration(hours * 3600)} for {_CELLS:,} cells"
+            for model, hours in self.hours.items()
         ]
         if not self.hours:
             lines.append("how long a model takes: scdrugmap doctor --model NAME --weights random")
@@ -137,7 +140,11 @@ def diagnose(
 def _measured_hours(request: Any, device: str) -> float:
     from scdrugmap.model.throughput import measure_throughput
 
-    return measure_throughput(request.load(), n_cells=4, device=device).hours(_CELLS)
+    loaded = request.load()
+    few = measure_throughput(loaded, n_cells=_FEW_CELLS, device=device)
+    if few.cells_per_s < _MANY_CELLS:
+        return few.hours(_CELLS)
+    return measure_throughput(loaded, n_cells=_MANY_CELLS, device=device).hours(_CELLS)
 
 
 def _devices() -> list[dict[str, Any]]:

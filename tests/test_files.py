@@ -1,0 +1,179 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scdrugmap import files
+from scdrugmap.errors import ResourceError, UsageError
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.endswith(files.TEMPORARY_SUFFIX)]
+
+
+def test_a_block_that_succeeds_replaces_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with files.atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_block_that_fails_leaves_the_target_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(FileNotFoundError), files.atomic_path(target) as temporary:
+        temporary.write_text((tmp_path / "no").read_text())
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("Can't write data (file write failed: errno = 28, error message = 'No space')"),
+        RuntimeError("Can't decrement id ref count (errno = 28, error message = 'No space')"),
+    ],
+)
+def test_a_full_disk_is_a_resource_error_that_names_the_file(
+    tmp_path: Path, error: Exception
+) -> None:
+    target = tmp_path / "a.h5ad"
+    with (
+        pytest.raises(ResourceError, match=r"a\.h5ad: the disk is full \(1,000 bytes needed\)"),
+        files.atomic_path(target, n_bytes=1000),
+    ):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_another_file_names_that_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ResourceError, match="input: permission denied"),
+        files.atomic_path(tmp_path / "a"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "input")
+
+
+def test_an_error_that_is_no_matter_of_resources_passes_through(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="something else"), files.atomic_path(tmp_path / "a"):
+        raise RuntimeError("something else")
+
+
+def test_what_a_killed_process_left_is_tidied_up(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    code = (
+        "import os, pathlib, sys\nfrom scdrugmap.files import atomic_path\n"
+        "with atomic_path(pathlib.Path(sys.argv[1])) as temporary:\n    os._exit(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert done.returncode == 9
+    assert len(leftovers(tmp_path)) == 1
+    files.write_text(target, "new")
+    assert leftovers(tmp_path) == []
+
+
+def test_what_a_living_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with files.atomic_path(target) as first:
+        first.write_text("one")
+        with files.atomic_path(target) as second:
+            second.write_text("two")
+        assert first.exists()
+    assert target.read_text() == "one"
+
+
+def test_the_umask_is_respected(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        files.write_text(tmp_path / "a", "x")
+        with files.atomic_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("name", ["with space", "ä" * 127, "x" * 255, "quote'\"", "new\nline"])
+def test_any_name_that_the_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    files.write_text(tmp_path / name, "x")
+    assert (tmp_path / name).read_text() == "x"
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "entry"
+    with files.atomic_folder(target) as folder:
+        (folder / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_that_exists_meanwhile_stays(tmp_path: Path) -> None:
+    target = tmp_path / "entry"
+    with files.atomic_folder(target) as folder:
+        (folder / "a").write_text("mine")
+        target.mkdir()
+        (target / "a").write_text("first")
+    assert (target / "a").read_text() == "first"
+    assert leftovers(tmp_path) == []
+
+
+def test_an_output_that_exists_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_text("x")
+    with pytest.raises(UsageError, match="exists"):
+        files.check_output(target, overwrite=False)
+    files.check_output(target, overwrite=True)
+
+
+def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path: Path) -> None:
+    target, link = tmp_path / "a", tmp_path / "b"
+    target.write_text("x")
+    link.symlink_to(target)
+    with pytest.raises(UsageError, match="both input and output"):
+        files.check_output(link, overwrite=True, inputs=[target])
+
+
+def test_an_output_that_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        files.check_output(tmp_path, overwrite=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="no plain file"):
+        files.check_output(tmp_path / "pipe", overwrite=True)
+    with pytest.raises(UsageError, match="no file name"):
+        files.check_output(Path(), overwrite=True)
+
+
+def test_an_output_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        files.check_output(tmp_path / "no" / "a", overwrite=False)
+
+
+def test_an_output_that_will_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="bytes are needed"):
+        files.check_output(tmp_path / "a", overwrite=False, n_bytes=10**18)
+
+
+def test_json_has_one_spelling_for_hashing() -> None:
+    assert files.canonical_json({"b": 1, "a": [1, "ä"]}) == '{"a":[1,"ä"],"b":1}'
+    assert files.hash_json({"a": 1, "b": 2}) == files.hash_json({"b": 2, "a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.canonical_json({"a": float("nan")})
+
+
+def test_a_file_hash_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.hash_file(tmp_path / "a") == expected
