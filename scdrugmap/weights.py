@@ -328,6 +328,8 @@ def import_weights(
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as err:
+        raise UsageError(f"{target}: a part of its path is no folder") from err
     except OSError as err:
         raise (resource_error(err, target.parent) or err) from err
     with atomic_folder(target) as staging:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import tokenize
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -245,7 +247,10 @@ def read_torch(path: Path) -> Any:
                     raise WeightsError(
                         f"{path} is a compressed archive", hint="save it again with torch.save"
                     )
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+        with warnings.catch_warnings():
+            # Of the pickle protocol and of old storage classes; the content is checked below.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as err:
         reason = str(err).split("Check the documentation")[0]
         raise WeightsError(
@@ -355,7 +360,7 @@ def read_array(path: Path) -> np.ndarray:
 
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (SyntaxError, *_DAMAGE) as err:
+    except (SyntaxError, tokenize.TokenError, *_DAMAGE) as err:
         raise WeightsError(f"{path} cannot be read as an array: {_line(err)}") from err
 
 
