@@ -314,13 +314,18 @@ def _validated(values: dict[str, Any], *, folder: Path, raw: Any, where: str) ->
         raise _explain(err, raw, where) from err
     base = folder.resolve()
     data = tuple(
-        item.model_copy(update={"path": base / item.path.expanduser()}) for item in config.data
+        item.model_copy(update={"path": _join(base, str(item.path))}) for item in config.data
     )
     weights = {
-        name: text if text == "random" else str(base / Path(text).expanduser())
+        name: text if text == "random" else str(_join(base, text))
         for name, text in config.weights.items()
     }
     return config.model_copy(update={"data": data, "weights": weights})
+
+
+def _join(base: Path, path: str) -> Path:
+    """Return a path below `base` without dots; a link keeps its name, which names the dataset."""
+    return Path(os.path.normpath(base / Path(path).expanduser()))
 
 
 def _explain(err: ValidationError, raw: Any, where: str) -> UsageError:

@@ -1,0 +1,145 @@
+"""The job table of a benchmark, drawn cells, refusals, and measured costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scdrugmap.config import BenchmarkConfig, make_config
+from scdrugmap.errors import DataError
+from scdrugmap.evaluate.design import Design
+from scdrugmap.run.cohort import draw_cells, read_cohort
+from scdrugmap.run.plan import describe_plan, make_plan, plan_record, plan_with_costs
+from scdrugmap.testing import synthetic_adata
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    path = tmp_path / "cohort.h5ad"
+    synthetic_adata(160, 600, n_patients=8).write_h5ad(path)
+    return path
+
+
+def config_of(path: Path, **fields: Any) -> BenchmarkConfig:
+    values: dict[str, Any] = {
+        "data": str(path),
+        "label": "response",
+        "group": "patient",
+        "models": ("constant", "randproj"),
+        "folds": 3,
+    }
+    return make_config({**values, **fields})
+
+
+def test_jobs_are_protocol_by_model_by_fold_by_seed(cohort: Path) -> None:
+    plan = make_plan(config_of(cohort, protocols=("pooled-group", "paper-pooled"), seeds=(0, 1)))
+    assert len(plan.jobs) == 2 * 2 * 3 * 2
+    assert len(set(plan.jobs)) == len(plan.jobs)
+    heads = {(job.protocol, job.head) for job in plan.jobs if job.model == "randproj"}
+    assert heads == {("pooled-group", "logistic"), ("paper-pooled", "mlp")}
+    assert {(job.strategy, job.head) for job in plan.jobs if job.model == "constant"} == {
+        ("estimator", None)
+    }
+
+
+def test_fewer_groups_than_folds_give_fewer_jobs(cohort: Path) -> None:
+    plan = make_plan(config_of(cohort, folds=7, models=("constant",)))
+    assert len(plan.jobs) == 4
+    assert any("4 folds instead of 7" in text for text in plan.splits["pooled-group"].notices)
+
+
+def test_a_refused_protocol_leaves_the_others(tmp_path: Path) -> None:
+    adata = synthetic_adata(160, 600, n_patients=2)
+    adata.write_h5ad(tmp_path / "two.h5ad")
+    config = config_of(tmp_path / "two.h5ad", protocols=("pooled-group", "paper-pooled"))
+    plan = make_plan(config)
+    assert list(plan.splits) == ["paper-pooled"]
+    assert [item.protocol for item in plan.refusals] == ["pooled-group"]
+    assert any("pooled-group: refused" in line for line in describe_plan(plan))
+    with pytest.raises(DataError) as caught:
+        make_plan(config_of(tmp_path / "two.h5ad"))
+    assert caught.value.hint
+
+
+def test_drawn_cells_keep_the_share_of_every_group_and_label() -> None:
+    frame = pd.DataFrame(
+        {
+            "dataset": "d",
+            "cell": [f"c{i}" for i in range(1000)],
+            "donor": np.repeat(["A", "B", "C"], [600, 300, 100]),
+            "label": np.where(np.arange(1000) % 10 < 3, "sensitive", "resistant"),
+        }
+    )
+    drawn, notices = draw_cells(Design(frame), 100, 0)
+    counts = drawn.frame.groupby(["donor", "label"]).size()
+    assert len(drawn.frame) == 100
+    assert counts["A", "sensitive"] == 18
+    assert counts["A", "resistant"] == 42
+    assert counts["C"].min() >= 1
+    assert "100 of 1,000" in notices[0]
+    again, _ = draw_cells(Design(frame), 100, 0)
+    assert again.frame.equals(drawn.frame)
+    other, _ = draw_cells(Design(frame), 100, 1)
+    assert not other.frame.equals(drawn.frame)
+
+
+def test_a_rare_stratum_keeps_a_cell() -> None:
+    frame = pd.DataFrame(
+        {
+            "dataset": "d",
+            "cell": [f"c{i}" for i in range(1001)],
+            "donor": ["A"] * 1000 + ["B"],
+            "label": ["sensitive"] * 1000 + ["resistant"],
+        }
+    )
+    drawn, _ = draw_cells(Design(frame), 10, 0)
+    assert sorted(drawn.frame["donor"].unique()) == ["A", "B"]
+    everything, notices = draw_cells(Design(frame), 5000, 0)
+    assert len(everything.frame) == 1001
+    assert notices == ()
+
+
+def test_content_changes_with_a_value_and_not_with_the_place_of_the_file(
+    cohort: Path, tmp_path: Path
+) -> None:
+    before = read_cohort(config_of(cohort)).content
+    (tmp_path / "elsewhere").mkdir()
+    moved = cohort.rename(tmp_path / "elsewhere" / "cohort.h5ad")
+    assert read_cohort(config_of(moved)).content == before
+    adata = synthetic_adata(160, 600, n_patients=8)
+    adata.X.data[0] += 1
+    adata.write_h5ad(cohort)
+    assert read_cohort(config_of(cohort)).content != before
+
+
+def test_names_and_studies_of_files_reach_the_design(cohort: Path) -> None:
+    config = config_of(cohort, data=[{"path": str(cohort), "name": "first", "study": "S"}])
+    frame = read_cohort(config).design.frame
+    assert set(frame["dataset"]) == {"first"}
+    assert set(frame["study"]) == {"S"}
+
+
+def test_costs_are_measured_or_unknown(cohort: Path) -> None:
+    plan = plan_with_costs(config_of(cohort, models=("constant", "randproj", "scgpt")))
+    costs = {cost.model: cost for cost in plan.costs}
+    assert set(costs) == {"randproj", "scgpt"}
+    assert costs["randproj"].hours is not None
+    assert costs["randproj"].hours > 0
+    assert costs["scgpt"].hours is None  # there are no weights here
+    text = "\n".join(describe_plan(plan))
+    assert "unknown" in text
+    assert "measured on" in text
+    assert "weights" in costs["scgpt"].note
+
+
+def test_plan_record_is_json(cohort: Path) -> None:
+    import json
+
+    record = json.loads(json.dumps(plan_record(make_plan(config_of(cohort)))))
+    assert record["n_cells"] == 160
+    assert len(record["jobs"]) == 6
+    assert record["protocols"][0]["split_id"].startswith("pooled-group-")
