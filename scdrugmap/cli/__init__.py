@@ -68,13 +68,11 @@ class LazyGroup(click.Group):
         """Name the nearest verb when one is misspelt."""
         import difflib
 
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as err:
+        if self.get_command(ctx, args[0]) is None:
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            if near:
-                err.message += f" Did you mean {near[0]!r}?"
-            raise
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{guess}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs with their one-line help, without importing them."""
