@@ -260,6 +260,18 @@ def test_dropout_acts_while_training_only() -> None:
         assert not torch.allclose(layer(x), layer(x))
 
 
+def test_the_parts_of_a_layer_may_drop_differently_and_normalise_by_another_eps() -> None:
+    layer = PostNormLayer(
+        12, 3, 7, F.relu, 0.5, attention_dropout=0.25, inner_dropout=0.0, eps=1e-12
+    )
+    assert layer.dropout.p == 0.5
+    assert layer.attention.dropout == 0.25
+    assert layer.feed_forward.dropout.p == 0.0
+    assert layer.norm1.eps == layer.norm2.eps == 1e-12
+    plain = PostNormLayer(12, 3, 7, F.relu, 0.5)
+    assert plain.attention.dropout == plain.feed_forward.dropout.p == 0.5
+
+
 def test_mean_leaves_padding_out() -> None:
     hidden = torch.tensor([[[1.0], [3.0], [100.0]]])
     assert pool_mean(hidden, torch.tensor([[True, True, False]])).item() == 2

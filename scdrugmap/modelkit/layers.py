@@ -83,7 +83,20 @@ class FeedForward(nn.Module):
 
 
 class PostNormLayer(nn.Module):
-    """Transformer encoder layer that normalises after each residual sum (Vaswani et al. 2017)."""
+    """Transformer encoder layer that normalises after each residual sum (Vaswani et al. 2017).
+
+    Parameters
+    ----------
+    dim, n_heads, hidden : int
+        Width, heads, and width between the two feed-forward layers.
+    activation : callable
+    dropout : float
+        Dropout of what is added to the residual, and of the two below unless they are given.
+    attention_dropout, inner_dropout : float, optional
+        Dropout of the attention weights, and between the two feed-forward layers.
+    eps : float
+        Added to the variance by the normalisations.
+    """
 
     def __init__(
         self,
@@ -92,11 +105,17 @@ class PostNormLayer(nn.Module):
         hidden: int,
         activation: Callable[[Tensor], Tensor],
         dropout: float = 0.0,
+        *,
+        attention_dropout: float | None = None,
+        inner_dropout: float | None = None,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.attention = Attention(dim, n_heads, dropout)
-        self.feed_forward = FeedForward(dim, hidden, activation, dropout)
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        of_attention = dropout if attention_dropout is None else attention_dropout
+        inner = dropout if inner_dropout is None else inner_dropout
+        self.attention = Attention(dim, n_heads, of_attention)
+        self.feed_forward = FeedForward(dim, hidden, activation, inner)
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
