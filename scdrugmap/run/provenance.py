@@ -142,7 +142,8 @@ def _without_folders(argument: str) -> str:
 
 def _describe(path: Path, *, hashed: bool) -> dict[str, Any]:
     try:
-        n_bytes = path.stat().st_size if path.is_file() else None
+        size = path.stat().st_size
+        n_bytes = size if path.is_file() else None
         found: dict[str, Any] = {"name": path.name, "n_bytes": n_bytes}
         if hashed and n_bytes is not None:
             found["sha256"] = hash_file(path)
