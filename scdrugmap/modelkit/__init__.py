@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scdrugmap.modelkit.padding import pad
     from scdrugmap.modelkit.published import PublishedFolder, Weights
     from scdrugmap.modelkit.randomness import cell_keys, generator, sample_tokens, token_keys
+    from scdrugmap.modelkit.ranking import rank_tokens
     from scdrugmap.modelkit.tokens import Tokens
 
 _NAMES = {
@@ -44,6 +45,7 @@ _NAMES = {
     "generator": "scdrugmap.modelkit.randomness",
     "sample_tokens": "scdrugmap.modelkit.randomness",
     "token_keys": "scdrugmap.modelkit.randomness",
+    "rank_tokens": "scdrugmap.modelkit.ranking",
     "Tokens": "scdrugmap.modelkit.tokens",
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "pad",
     "pool_mean",
     "randomize",
+    "rank_tokens",
     "sample_tokens",
     "seeded",
     "synthetic_vocabulary",
