@@ -24,7 +24,7 @@ from scdrugmap.train.predict import predict_cells
 from scdrugmap.train.predictor import Predictor
 from scdrugmap.train.record import Threshold
 from scdrugmap.train.state import dump_state, load_state
-from scdrugmap.train.tensors import dump_tensors
+from scdrugmap.train.tensors import dump_tensors, load_tensors
 from scdrugmap.train.train import train_predictor
 
 
@@ -186,10 +186,12 @@ def test_changed_state_is_noticed(saved: Path) -> None:
         Predictor.load(saved).scorer()
 
 
-def test_other_random_vectors_are_noticed(frozen: Predictor, tmp_path: Path) -> None:
+def test_changed_head_is_noticed(frozen: Predictor, tmp_path: Path) -> None:
     frozen.save(tmp_path / "predictor.zip")
-    edit(tmp_path / "predictor.zip", options={**frozen.info.options, "seed": 6})
-    with pytest.raises(PluginError, match="self-test"):
+    tensors = load_tensors(frozen.files["head.safetensors"], "head")
+    tensors["bias"] = tensors["bias"] + 1
+    rewrite(tmp_path / "predictor.zip", {"head.safetensors": dump_tensors(tensors)})
+    with pytest.raises(PluginError, match="the self-test of this randproj predictor fails"):
         Predictor.load(tmp_path / "predictor.zip").scorer()
 
 

@@ -99,7 +99,7 @@ def command(
     from scdrugmap.train.train import train_files
 
     check_output(output, overwrite=overwrite, inputs=[*inputs, splits, *embeddings])
-    names = tuple(name for name in (model, estimator) if name)
+    name = model or estimator or ""
     predictor = train_files(
         inputs,
         splits,
@@ -113,9 +113,9 @@ def command(
         max_cells=max_cells,
         sample=sample,
         dataset=dataset,
-        weights=parse_weights(weights, names).get(model or ""),
+        weights=parse_weights(weights, (name,)).get(name),
         randomize=randomize,
-        settings=parse_settings(settings, names).get(model or estimator or "", {}),
+        settings=parse_settings(settings, (name,))[name],
         min_genes=min_genes,
         device=device,
         precision=precision,
