@@ -57,7 +57,7 @@ def test_file_whose_beginning_is_lost(refused, path):
 
 def test_gzipped_h5ad(refused, path):
     packed = path.with_name("cells.h5ad.gz")
-    packed.write_bytes(gzip.compress(path.read_bytes()))
+    packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     refused(packed, DataError, "is a gzip-compressed HDF5 file", "gunzip cells.h5ad.gz")
 
 
@@ -171,13 +171,13 @@ def test_unreadable_file(refused, path, monkeypatch):
     ("name", "content", "message", "hint"),
     [
         ("cells.rds", b"X\n\x00\x00\x00\x03", "is an R object", "docs"),
-        ("cells.rds.gz", gzip.compress(b"RDX3\nX\n\x00"), "is an R object", "docs"),
+        ("cells.rds.gz", gzip.compress(b"RDX3\nX\n\x00", mtime=0), "is an R object", "docs"),
         ("cells.pkl", b"\x80\x04\x95rest", "is a Python pickle, which is never opened", "h5ad"),
         ("cells.npy", b"\x93NUMPY\x01\x00", "is a NumPy array", "h5ad"),
         ("cells.csv", b"cell,TP53\nc1,3\n", "is a table of text", "scdrugmap convert"),
-        ("cells.tsv.gz", gzip.compress(b"cell\tTP53\nc1\t3\n"), "is a table of text", "convert"),
-        ("matrix.mtx.gz", gzip.compress(b"%%MatrixMarket matrix"), "without names", "folder"),
-        ("cells.bin.gz", gzip.compress(b"\x00\x01"), "a gzip file of something else", "unpack"),
+        ("cells.tsv.gz", gzip.compress(b"cell\tTP53\nc1\t3\n", mtime=0), "is a table of text", "convert"),
+        ("matrix.mtx.gz", gzip.compress(b"%%MatrixMarket matrix", mtime=0), "without names", "folder"),
+        ("cells.bin.gz", gzip.compress(b"\x00\x01", mtime=0), "a gzip file of something else", "unpack"),
         ("cells.gz", b"\x1f\x8bnonsense", "is a damaged gzip file", "fetch it again"),
         ("cells.zip", b"PK\x03\x04nonsense", "is a damaged zip file", "fetch it again"),
     ],
