@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from scdrugmap.modelkit.binding import bind_genes, synthetic_vocabulary
     from scdrugmap.modelkit.contract import CellModel, Coverage, SequenceModel, Tokenizer, Traits
     from scdrugmap.modelkit.keys import KeyMap, load_strict, randomize, seeded
-    from scdrugmap.modelkit.layers import Attention, FeedForward, PostNormLayer, pool_mean
+    from scdrugmap.modelkit.layers import (
+        Attention,
+        FeedForward,
+        PostNormLayer,
+        PreNormLayer,
+        pool_mean,
+    )
     from scdrugmap.modelkit.padding import pad
     from scdrugmap.modelkit.published import PublishedFolder, Weights
     from scdrugmap.modelkit.randomness import cell_keys, generator, sample_tokens, token_keys
@@ -37,6 +43,7 @@ _NAMES = {
     "Attention": "scdrugmap.modelkit.layers",
     "FeedForward": "scdrugmap.modelkit.layers",
     "PostNormLayer": "scdrugmap.modelkit.layers",
+    "PreNormLayer": "scdrugmap.modelkit.layers",
     "pool_mean": "scdrugmap.modelkit.layers",
     "pad": "scdrugmap.modelkit.padding",
     "PublishedFolder": "scdrugmap.modelkit.published",
@@ -57,6 +64,7 @@ __all__ = [
     "Genes",
     "KeyMap",
     "PostNormLayer",
+    "PreNormLayer",
     "PublishedFolder",
     "SequenceModel",
     "Tokenizer",

@@ -27,14 +27,20 @@ class Attention(nn.Module):
         Number of heads H; divides `dim`.
     dropout : float
         Dropout of the attention weights while training.
+    causal : bool
+        Each position attends to itself and those before it. Padding at the end then changes
+        nothing before it, so that `keep` is not needed, nor taken.
     """
 
-    def __init__(self, dim: int, n_heads: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, n_heads: int, dropout: float = 0.0, *, causal: bool = False
+    ) -> None:
         super().__init__()
         if dim % n_heads:
             raise ValueError(f"width {dim} cannot be split into {n_heads} heads")
         self.n_heads = n_heads
         self.dropout = dropout
+        self.causal = causal
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
             nn.Linear(dim, dim) for _ in range(4)
         )
@@ -48,6 +54,7 @@ class Attention(nn.Module):
         keep : (B, T) bool, optional
             True for positions that may be attended to; None: all.
         query : (B, Q, D) float, optional
+            The first Q positions of `x`, if the attention is causal.
 
         Returns
         -------
@@ -57,7 +64,7 @@ class Attention(nn.Module):
         k, v = self._heads(self.k_proj(x)), self._heads(self.v_proj(x))  # 2 x (B, H, T, d)
         mask = None if keep is None else keep[:, None, None, :]  # (B, 1, 1, T)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=self.causal)
         return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, Q, D)
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -140,6 +147,42 @@ class PostNormLayer(nn.Module):
         query = x if positions is None else x[:, :positions]  # (B, Q, D)
         y = self.norm1(query + self.dropout(self.attention(x, keep, query)))
         return self.norm2(y + self.dropout(self.feed_forward(y)))
+
+
+class PreNormLayer(nn.Module):
+    """Transformer layer that normalises what enters each block (Radford et al. 2019, GPT-2).
+
+    Parameters
+    ----------
+    dim, n_heads, hidden : int
+        Width D, heads H, and the width between the two feed-forward layers.
+    activation : callable
+    dropout : float
+        Of the attention weights and of what each block adds, while training.
+    causal : bool
+        See :class:`Attention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_heads: int,
+        hidden: int,
+        activation: Callable[[Tensor], Tensor],
+        dropout: float = 0.0,
+        *,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = Attention(dim, n_heads, dropout, causal=causal)
+        self.feed_forward = FeedForward(dim, hidden, activation)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D); `keep` (B, T) as :class:`Attention` takes it."""
+        x = x + self.dropout(self.attention(self.norm1(x), keep))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 def pool_mean(hidden: Tensor, keep: Tensor | None = None) -> Tensor:
