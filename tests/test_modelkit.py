@@ -18,6 +18,7 @@ from scdrugmap.modelkit import (
     Attention,
     KeyMap,
     PostNormLayer,
+    PreNormLayer,
     SequenceModel,
     Tokens,
     Traits,
@@ -249,6 +250,40 @@ def test_layer_equals_the_stock_one() -> None:
         for theirs, mine in pairs:
             theirs.load_state_dict(mine.state_dict())
     torch.testing.assert_close(ours(x), stock(x))
+
+
+def test_pre_norm_layer_equals_the_stock_one_with_and_without_a_causal_mask() -> None:
+    with seeded(0):
+        stock = nn.TransformerEncoderLayer(12, 3, 7, 0.0, batch_first=True, norm_first=True).eval()
+        x = torch.randn(2, 5, 12)
+    for causal in (False, True):
+        ours = PreNormLayer(12, 3, 7, F.relu, causal=causal).eval()
+        with torch.no_grad():
+            for place, part in enumerate("qkv"):
+                projection = getattr(ours.attention, f"{part}_proj")
+                projection.weight.copy_(stock.self_attn.in_proj_weight.chunk(3)[place])
+                projection.bias.copy_(stock.self_attn.in_proj_bias.chunk(3)[place])
+        ours.attention.out_proj.load_state_dict(stock.self_attn.out_proj.state_dict())
+        for name in ("linear1", "linear2"):
+            getattr(ours.feed_forward, name).load_state_dict(getattr(stock, name).state_dict())
+        for name in ("norm1", "norm2"):
+            getattr(ours, name).load_state_dict(getattr(stock, name).state_dict())
+        mask = nn.Transformer.generate_square_subsequent_mask(5) if causal else None
+        torch.testing.assert_close(ours(x), stock(x, mask, is_causal=causal))
+
+
+def test_pre_norm_layer_ignores_masked_positions() -> None:
+    with seeded(0):
+        layer, x = PreNormLayer(12, 3, 7, F.gelu).eval(), torch.randn(2, 5, 12)
+    keep = torch.tensor([[True, True, True, False, False]] * 2)
+    torch.testing.assert_close(layer(x, keep)[:, :3], layer(x[:, :3]))
+
+
+def test_causal_attention_does_not_see_later_positions() -> None:
+    with seeded(0):
+        attention, x = Attention(12, 3, causal=True), torch.randn(2, 5, 12)
+    torch.testing.assert_close(attention(x)[:, :3], attention(x[:, :3]))
+    torch.testing.assert_close(attention(x, query=x[:, :2]), attention(x)[:, :2])
 
 
 def test_dropout_acts_while_training_only() -> None:
