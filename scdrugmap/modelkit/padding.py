@@ -33,12 +33,17 @@ def pad(tokens: Tokens, fill: Mapping[str, float | int]) -> dict[str, Tensor]:
     lengths = tokens.lengths
     longest = int(lengths.max(initial=0))
     keep = np.arange(longest) < lengths[:, None]
+    equal = bool(keep.all())
     batch: dict[str, Tensor] = {}
     for name, value in fill.items():
         values = tokens.flat[name]
+        if equal:
+            shape = (tokens.n_cells, longest, *values.shape[1:])
+            batch[name] = torch.from_numpy(values.reshape(shape).copy())
+            continue
         padded = np.full((tokens.n_cells, longest, *values.shape[1:]), value, values.dtype)
         padded[keep] = values
         batch[name] = torch.from_numpy(padded)
-    if not keep.all():
+    if not equal:
         batch["keep"] = torch.from_numpy(keep)
     return batch

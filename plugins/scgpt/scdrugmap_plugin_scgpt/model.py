@@ -152,7 +152,7 @@ def build(options: Options, weights: Weights | None, seed: int) -> SequenceModel
             dim=config["dim"],
             max_tokens=options.max_length,
             stochastic=may_sample or options.bins == "legacy",
-            gene_order_matters=options.overlong == "first" or options.bins == "legacy",
+            gene_order_matters=options.overlong == "first",
             vocabulary_size=len(tokenizer.genes),
         ),
         tokenizer=tokenizer,

@@ -7,11 +7,12 @@ value among the quantiles of that cell. Only ranks count, so counts and log coun
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdrugmap.modelkit import Coverage, Tokens, bind_genes, cell_keys, sample_tokens
+from scdrugmap.modelkit import Coverage, Tokens, bind_genes, cell_keys, sample_tokens, token_keys
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -111,7 +112,7 @@ class Tokenizer:
             kept = self.choose(ids, room, key) if sample else slice(room)
         draws = None
         if self.options.bins == "legacy":
-            draws = self.draws(len(values), key)[kept]
+            draws = self.draws(ids, key)[kept]
         reference = values[kept] if self.options.cut == "before_binning" else values
         return ids[kept], bin_values(values[kept], reference, draws)
 
@@ -119,9 +120,9 @@ class Tokenizer:
         """Return the positions of the `room` genes that stay in an overlong cell."""
         return sample_tokens(key, ids, room)
 
-    def draws(self, n: int, key: np.uint64) -> np.ndarray:
-        """Return (n,) uniform numbers in [0, 1) for the legacy bins of one cell."""
-        return np.random.RandomState(int(key) % 2**32).random_sample(n)
+    def draws(self, ids: np.ndarray, key: np.uint64) -> np.ndarray:
+        """Return a uniform number in [0, 1) for each gene of a cell, for legacy bins."""
+        return (token_keys(key, ids) >> np.uint64(11)) * 2.0**-53
 
 
 def bin_values(
@@ -175,11 +176,16 @@ def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _edges(levels: np.ndarray, upto: np.ndarray) -> np.ndarray:
     """Return the (50,) float64 linear quantiles of values given by :func:`_distinct`."""
-    n = upto[-1]
-    position = QUANTILES * (n - 1)
-    below = position.astype(np.int64)
-    part = position - below
+    below, above, part = _positions(int(upto[-1]))
     low = levels[upto.searchsorted(below, "right")]
-    high = levels[upto.searchsorted(np.minimum(below + 1, n - 1), "right")]
+    high = levels[upto.searchsorted(above, "right")]
     step = high - low  # in float32, as NumPy does
     return np.where(part < 0.5, low + step * part, high - step * (1 - part))
+
+
+@lru_cache(maxsize=4096)
+def _positions(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the neighbours of each quantile among `n` sorted values, and how far between it is."""
+    position = QUANTILES * (n - 1)
+    below = position.astype(np.int64)
+    return below, np.minimum(below + 1, n - 1), position - below

@@ -35,8 +35,8 @@ class OriginalOrder(Tokenizer):
         made.torch = torch.Generator().manual_seed(seed)
         return made
 
-    def draws(self, n: int, key: np.uint64) -> np.ndarray:
-        return self.numpy.rand(n)
+    def draws(self, ids: np.ndarray, key: np.uint64) -> np.ndarray:
+        return self.numpy.rand(len(ids))
 
     def choose(self, ids: np.ndarray, room: int, key: np.uint64) -> np.ndarray:
         return torch.randperm(len(ids), generator=self.torch)[:room].numpy()

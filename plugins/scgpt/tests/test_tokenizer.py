@@ -134,14 +134,15 @@ def test_two_columns_of_one_gene_bind_once() -> None:
     assert coverage.n_vocabulary == len(NAMES)
 
 
-def test_sample_of_an_overlong_cell_does_not_depend_on_the_order_of_the_columns() -> None:
+@pytest.mark.parametrize("bins", ["middle", "legacy"])
+def test_nothing_drawn_depends_on_the_order_of_the_columns(bins: str) -> None:
     rows = random_cells()
     order = np.random.default_rng(5).permutation(len(NAMES))
     turned = rows[:, order].tocsr()
     turned.sort_indices()
     there = tuple(NAMES[column] for column in order)
-    found = as_dicts(tokenise(turned, genes=there, max_length=40))
-    assert found == as_dicts(tokenise(rows, max_length=40))
+    found = as_dicts(tokenise(turned, genes=there, max_length=40, bins=bins))
+    assert found == as_dicts(tokenise(rows, max_length=40, bins=bins))
     assert {len(cell) for cell in found} == {40}
 
 
@@ -187,3 +188,12 @@ def test_legacy_draws_are_repeatable_and_depend_on_the_seed() -> None:
     assert once != as_dicts(tokenise(rows, bins="legacy", seed=1))
     alone = as_dicts(tokenise(rows[3], bins="legacy", cells=names(6)[3:4]))
     assert alone[0] == once[3]
+
+
+def test_legacy_draws_are_uniform() -> None:
+    tokenizer = Tokenizer(VOCABULARY, -2.0, Options(), 0)
+    drawn = tokenizer.draws(np.arange(100_000), np.uint64(2**63 + 5))
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    counts = np.bincount((drawn * 20).astype(int), minlength=20)
+    assert abs(counts - 5000).max() < 5 * np.sqrt(5000)
