@@ -163,12 +163,12 @@ def bin_values(
 
 def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted distinct values, and how many values are at or below each."""
-    whole = values.astype(np.int32)
-    # A histogram is faster than a sort.
-    if whole.max() < MOST_COUNTS and (whole.astype(np.float32) == values).all():
-        counts = np.bincount(whole)
-        levels = np.flatnonzero(counts)
-        return levels.astype(np.float32), counts[levels].cumsum()
+    if values.max() < MOST_COUNTS:
+        whole = values.astype(np.int32)
+        if (whole.astype(np.float32) == values).all():  # a histogram is faster than a sort
+            counts = np.bincount(whole)
+            levels = np.flatnonzero(counts)
+            return levels.astype(np.float32), counts[levels].cumsum()
     ordered = np.sort(values)
     last = np.append(ordered[1:] != ordered[:-1], True)
     return ordered[last], np.flatnonzero(last) + 1

@@ -60,6 +60,7 @@ def original_bins(values: np.ndarray, draw: float) -> np.ndarray:
 KINDS = {
     "counts": lambda random, n: random.poisson(2, n) + 1,
     "large counts": lambda random, n: random.integers(1, 10**6, n),
+    "values beyond integers": lambda random, n: random.integers(1, 9, n) * 1e30,
     "logarithms of counts": lambda random, n: np.log1p((random.poisson(2, n) + 1) / 3.7),
     "continuous": lambda random, n: random.gamma(1, 3, n) + 1e-3,
     "nearly equal": lambda random, n: 1 + random.integers(0, 3, n) * 1e-7,
