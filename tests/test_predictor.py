@@ -18,6 +18,7 @@ from scdrugmap.errors import DataError, PluginError, UsageError, WeightsError
 from scdrugmap.evaluate.design import read_design
 from scdrugmap.evaluate.splits import make_split
 from scdrugmap.model.load import load_model
+from scdrugmap.registry import get_registry
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.card import model_card
 from scdrugmap.train.predict import predict_cells
@@ -438,3 +439,52 @@ def test_card_keeps_names_of_files_harmless(estimator: Predictor) -> None:
     card = model_card(info)
     assert "<script>" not in card.replace("\\<", "")
     assert "\n# head" not in card
+
+
+needs_scgpt = pytest.mark.skipif(
+    "scgpt" not in get_registry().models, reason="the scgpt plugin is not installed"
+)
+
+
+def scgpt(path: Path, splits: pd.DataFrame, target: Path, seed: int) -> Predictor:
+    """Train on a tiny untrained scGPT and save."""
+    settings = {"variant": "tiny", "max_length": "64"}
+    loaded = load_model("scgpt", settings=settings, weights="random", seed=seed)
+    predictor = train(path, splits, model=loaded, min_genes=100)
+    predictor.save(target)
+    return predictor
+
+
+@needs_scgpt
+def test_random_weights_are_made_again_from_their_seed(
+    path: Path, splits: pd.DataFrame, tmp_path: Path
+) -> None:
+    predictor = scgpt(path, splits, tmp_path / "p.zip", seed=5)
+    assert predictor.info.weights is not None
+    assert "untrained" in predictor.info.weights.label
+    loaded = Predictor.load(tmp_path / "p.zip")
+    loaded.scorer()
+    assert loaded.self_test() < 1e-6
+    edit(tmp_path / "p.zip", embedding_seed=6)
+    with pytest.raises(PluginError, match="self-test"):
+        Predictor.load(tmp_path / "p.zip").scorer()
+    with pytest.raises(UsageError, match="trained on random weights"):
+        Predictor.load(tmp_path / "p.zip").scorer(weights=tmp_path)
+
+
+@needs_scgpt
+def test_missing_weights_say_where_to_get_them(
+    path: Path, splits: pd.DataFrame, tmp_path: Path
+) -> None:
+    predictor = scgpt(path, splits, tmp_path / "p.zip", seed=0)
+    assert predictor.info.weights is not None
+    weights = predictor.info.weights.model_dump(mode="json")
+    edit(
+        tmp_path / "p.zip",
+        weights={**weights, "source": "published", "digest": "f" * 64},
+        options={**predictor.info.options, "variant": ""},
+    )
+    with pytest.raises(WeightsError) as caught:
+        Predictor.load(tmp_path / "p.zip").scorer()
+    assert get_registry().model("scgpt").weights[0].homepage in caught.value.hint
+    assert "scdrugmap weights" in caught.value.hint or "--weights" in caught.value.hint

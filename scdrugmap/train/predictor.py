@@ -168,7 +168,7 @@ class Predictor:
                     device=device,
                     precision=precision or self.info.precision,
                     token_budget=token_budget,
-                    min_genes=min_genes,
+                    min_genes=self.info.min_genes if min_genes is None else min_genes,
                 )
             difference = self.self_test(scorer)
             if difference > selftest.WARN_ABOVE:

@@ -125,6 +125,7 @@ class PredictorInfo(Record):
     sample_column: str = Field("", description="column of obs with the sample, as it was given")
     head: Literal["logistic", "mlp"] | None = None
     dim: int | None = Field(None, ge=1, description="width of the embedding")
+    min_genes: int | None = Field(None, description="--min-genes, as it was given")
     level: Literal["cell", "sample"] = "cell"
     values: Values
     weights: WeightsInfo | None = None

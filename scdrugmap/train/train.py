@@ -243,6 +243,7 @@ def train_predictor(
         seed=seed,
         values=values,
         sample_column=sample or "",
+        min_genes=min_genes,
         genes=GenesInfo(
             n_genes=len(fitted.genes),
             digest=fitted.genes.digest(),
