@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from scdrugmap.errors import DataError, UsageError
+from scdrugmap.report.build import build_report, read_tables
+from scdrugmap.report.findings import best_model, findings
+from scdrugmap.report.summary import summarise
 from scdrugmap.run.record import (
     CELL_MAP_FILE,
     CoverageRecord,
@@ -29,18 +39,18 @@ PAPER = ProtocolRecord(
 HOSTILE = "<script>alert(1)</script>$x^{$\t\"'"
 
 
-def cells(n_patients: int = N_PATIENTS, names: str = "P{:02d}") -> pd.DataFrame:
+def cells(n_patients: int = N_PATIENTS, names: str = "P%02d") -> pd.DataFrame:
     """Make the cells of patients, every other one sensitive."""
     patient = np.repeat(np.arange(n_patients), N_CELLS)
     return pd.DataFrame(
         {
             "dataset": "cohort",
             "cell": [f"c{i}" for i in range(len(patient))],
-            "sample": [names.format(i) for i in patient],
-            "donor": [names.format(i) for i in patient],
+            "sample": [names % i for i in patient],
+            "donor": [names % i for i in patient],
             "study": "",
             "label": np.where(patient % 2 == 0, "sensitive", "resistant"),
-            "group": [names.format(i) for i in patient],
+            "group": [names % i for i in patient],
             "patient": patient,
         }
     )
@@ -109,7 +119,7 @@ SIGNAL = {
 def make_run(
     folder: Path,
     *,
-    names: str = "P{:02d}",
+    names: str = "P%02d",
     signal: dict[str, dict[str, float]] = SIGNAL,
     protocols: tuple[ProtocolRecord, ...] = (SOUND, PAPER),
     **changes: Any,
@@ -173,3 +183,269 @@ def make_run(
     }
     write_run(folder, RunRecord(**{**values, **changes}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    output = tmp_path_factory.mktemp("page") / "report.html"
+    build_report(run, output)
+    return output.read_text("utf-8")
+
+
+class Outline(HTMLParser):
+    """What a page holds; complains about tags that are not closed in order."""
+
+    VOID = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs)
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def test_report_is_one_valid_file_under_3_mb_that_fetches_nothing(page: str) -> None:
+    outline = Outline(page)
+    assert len(page.encode()) < 3_000_000
+    assert outline.all("script") == []
+    assert outline.all("link") == []
+    assert all(str(img["src"]).startswith("data:image/") for img in outline.all("img"))
+    assert all(str(a["href"]).startswith(("#", "data:")) for a in outline.all("a"))
+    assert not [tag for tag, attrs in outline.tags if "style" in attrs or "onclick" in attrs]
+    ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert all(str(a["href"])[1:] in ids for a in outline.all("a") if str(a["href"])[0] == "#")
+
+
+def test_content_policy_allows_exactly_the_style_of_the_page(page: str) -> None:
+    import hashlib
+
+    outline = Outline(page)
+    policy = str(next(meta for meta in outline.all("meta") if meta.get("http-equiv"))["content"])
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none';")
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert page.count("<style>") == 1
+
+
+def test_every_figure_has_a_text_alternative_and_its_table(page: str) -> None:
+    outline = Outline(page)
+    images = outline.all("img")
+    assert len(images) > 20
+    assert all(len(str(img["alt"])) > 30 for img in images)
+    links = [a for a in outline.all("a") if "download" in a]
+    assert len(links) >= len(images)
+    for link in links:
+        head, _, data = str(link["href"]).partition(",")
+        raw = base64.b64decode(data)
+        text = gzip.decompress(raw) if "gzip" in head else raw
+        assert b"\t" in text
+        assert str(link["download"]).endswith(".tsv.gz" if "gzip" in head else ".tsv")
+
+
+def test_sound_and_paper_stand_side_by_side_with_the_constant(page: str) -> None:
+    text = " ".join(" ".join(Outline(page).text).split())
+    assert text.index("Data: can it be believed?") < text.index("Results, side by side")
+    assert "best constant reference 0.50 0.50" in text
+    assert "scgpt untrained" in text
+    assert "random weights (untrained, means nothing)" in text
+    assert "Pooled out-of-fold predictions, mean of 2 seeds" in text
+    assert "720 test cells (360 sensitive), 12 groups" in text
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path, page: str, tmp_path: Path) -> None:
+    build_report(run, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text("utf-8") == page
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", names=HOSTILE + "%d", name=HOSTILE, notices=(HOSTILE,))
+    build_report(folder, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text("utf-8")
+    outline = Outline(page)
+    assert outline.all("script") == []
+    assert HOSTILE.strip() in "".join(outline.text)
+    for img in outline.all("img"):
+        raw = base64.b64decode(str(img["src"]).partition(",")[2])
+        if "svg" in str(img["src"])[:30]:
+            from xml.etree import ElementTree
+
+            tree = ElementTree.fromstring(raw)
+            assert not [node for node in tree.iter() if node.tag.endswith("script")]
+
+
+def test_a_refused_protocol_is_a_red_flag_with_its_reason(tmp_path: Path) -> None:
+    refused = SOUND.model_copy(update={"status": "refused", "reason": "one library per label"})
+    folder = make_run(tmp_path / "run", protocols=(refused, PAPER))
+    build_report(folder, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "pooled-group was refused: one library per label." in page
+    assert "no figure below is evidence" in page
+    assert "Not evaluable: one library per label" in page
+
+
+def sentences(folder: Path) -> list[tuple[str, str]]:
+    tables = read_tables(folder)
+    return [(item.level, item.text) for item in findings(tables.run, tables.metrics)]
+
+
+def test_the_gap_between_splits_is_put_into_words(run: Path) -> None:
+    found = sentences(run)
+    assert [level for level, _ in found] == ["good", "warn"]
+    assert "hvg-logreg reaches AUROC" in found[0][1]
+    assert "recognition of groups seen in training" in found[1][1]
+
+
+def test_technical_covariates_that_win_are_a_red_flag(tmp_path: Path) -> None:
+    signal = {**SIGNAL, "pooled-group": {**SIGNAL["pooled-group"], "technical": 0.6}}
+    found = sentences(make_run(tmp_path / "run", signal=signal))
+    assert any(level == "bad" and "technical covariates alone" in text for level, text in found)
+
+
+def test_an_untrained_network_that_wins_is_a_red_flag(tmp_path: Path) -> None:
+    signal = {**SIGNAL, "pooled-group": {**SIGNAL["pooled-group"], "scgpt": 0.6}}
+    found = sentences(make_run(tmp_path / "run", signal=signal))
+    assert any(level == "bad" and "with random weights" in text for level, text in found)
+
+
+def test_models_at_chance_are_a_red_flag_and_no_control_is_blamed(tmp_path: Path) -> None:
+    signal = {**SIGNAL, "pooled-group": dict.fromkeys(SIGNAL["pooled-group"], 0.0)}
+    found = sentences(make_run(tmp_path / "run", signal=signal))
+    assert any(level == "bad" and "No model does better" in text for level, text in found)
+    assert not any("technical covariates alone" in text for _, text in found)
+
+
+def test_simulated_cells_and_licences_are_said(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    tables = read_tables(folder)
+    simulated = tables.run.datasets[0].model_copy(update={"simulated": True})
+    models = tuple(
+        item.model_copy(update={"commercial_use": False}) if item.name == "scgpt" else item
+        for item in tables.run.models
+    )
+    run = tables.run.model_copy(update={"datasets": (simulated,), "models": models})
+    text = " ".join(item.text for item in findings(run, tables.metrics))
+    assert "The cells are simulated" in text
+    assert "Not for commercial use: the weights of scgpt." in text
+    write_run(folder, run)
+    build_report(folder, tmp_path / "r.html")
+    assert "simulated cells" in (tmp_path / "r.html").read_text("utf-8")
+
+
+def test_untrained_networks_do_not_compete(run: Path) -> None:
+    tables = read_tables(run)
+    best = best_model(tables.run, tables.metrics, "paper-pooled")
+    assert best is not None
+    assert best.name == "hvg-logreg"
+
+
+def test_rows_are_ordered_by_the_sound_protocol_after_the_references(run: Path) -> None:
+    tables = read_tables(run)
+    rows = summarise(tables.run, tables.metrics).rows
+    assert [row.name for row in rows][:3] == ["best constant", "constant", "hvg-logreg"]
+    values = [row.cells[0][0].value for row in rows[2:]]
+    assert values == sorted(values, reverse=True)
+
+
+def test_seeds_are_averaged_and_their_spread_kept_apart(run: Path) -> None:
+    from scdrugmap.evaluate.tables import headline
+    from scdrugmap.report.summary import estimate
+
+    metrics = read_tables(run).metrics
+    found = estimate(metrics, "pooled-group", ("hvg-logreg", "estimator"), "auroc")
+    rows = headline(metrics)
+    rows = rows[
+        (rows["protocol"] == "pooled-group")
+        & (rows["model"] == "hvg-logreg")
+        & (rows["metric"] == "auroc")
+        & (rows["level"] == "cell")
+    ]
+    assert len(rows) == 2
+    assert found.value == pytest.approx(rows["value"].mean())
+    assert found.low == pytest.approx(rows["ci_low"].mean())
+    assert found.spread == pytest.approx(rows["value"].std(ddof=1))
+
+
+def test_figures_beyond_the_budget_are_left_out_by_name(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scdrugmap.report.view.PICTURE_BUDGET", 1000)
+    build_report(run, tmp_path / "r.html")
+    text = " ".join(Outline((tmp_path / "r.html").read_text("utf-8")).text)
+    assert "No figures, to keep this file small: scgpt, technical" in " ".join(text.split())
+
+
+def test_text_has_enough_contrast_on_light_and_dark_screens() -> None:
+    from importlib import resources
+
+    css = (resources.files("scdrugmap.report") / "report.css").read_text("utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[:2]
+    for block in (light, dark):
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", block))
+        pairs = [("ink", "page"), ("ink", "sheet"), ("ink", "faint"), ("muted", "sheet")]
+        pairs += [("muted", "page"), ("muted", "faint"), ("link", "sheet"), ("link", "page")]
+        pairs += [(name, f"{name}-bg") for name in ("sound", "paper", "bad", "warn", "good")]
+        pairs += [("info", "info-bg")]
+        pairs += [("ink", f"{name}-bg") for name in ("bad", "warn", "good", "info")]
+        for text, ground in pairs:
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+
+
+def contrast(one: str, two: str) -> float:
+    """Return the contrast of two colours as WCAG defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    bright, faint = sorted((luminance(one), luminance(two)), reverse=True)
+    return (bright + 0.05) / (faint + 0.05)
+
+
+def damage_run(folder: Path) -> None:
+    (folder / "run.json").write_text("{}")
+
+
+def damage_metrics(folder: Path) -> None:
+    (folder / "metrics.tsv").write_text("a\tb\n1\t2\n")
+
+
+@pytest.mark.parametrize("damage", [damage_run, damage_metrics])
+def test_damaged_runs_are_refused_and_nothing_is_written(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    folder = make_run(tmp_path / "run")
+    damage(folder)
+    with pytest.raises(DataError):
+        build_report(folder, tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_unfinished_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no finished run"):
+        build_report(tmp_path, tmp_path / "r.html")

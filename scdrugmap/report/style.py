@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,7 +119,10 @@ def panel(
 def to_svg(figure: Figure) -> bytes:
     """Return a figure as SVG: the same drawing gives the same bytes."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # The reader's fonts are used, not the one that only measures the text here.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]  # the doctype would be fetched by old viewers
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
