@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +64,8 @@ class WeightsRecord:
     """Seed that replaced all tensors; None: they are as published."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each published file."""
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    """Where each of them lies, perhaps beside the folder; empty once they are imported."""
     notices: tuple[str, ...] = ()
     """What a user should be told, one line each."""
 
@@ -173,7 +175,7 @@ def open_weights(
     folder = Path(folder)
     if (folder / MANIFEST).is_file():
         return _open_imported(spec, folder, variant)
-    weights, published = _read_published(spec, folder, spec.variant(variant))
+    weights, published, paths = _read_published(spec, folder, spec.variant(variant))
     item = weight_set(spec, variant)
     known = {file.path: file.sha256 for file in item.files if file.sha256}
     other = [name for name, sha256 in known.items() if _differs(published, name, sha256)]
@@ -182,7 +184,8 @@ def open_weights(
         why = "your own training, or a new upload?"
         notices = (f"{folder}: {', '.join(other)}: not as others have seen {item.name}: {why}",)
     digest = _digest(spec, spec.variant(variant).name, published)
-    return weights, _record("published", folder, digest, folder.name, item, published, notices)
+    record = _record("published", folder, digest, folder.name, item, published, notices)
+    return weights, replace(record, paths=paths)
 
 
 def _differs(published: Mapping[str, FileRecord], name: str, sha256: str) -> bool:
@@ -219,7 +222,7 @@ def _digest(spec: ModelSpec, variant: str, published: Mapping[str, FileRecord]) 
 
 def _read_published(
     spec: ModelSpec, folder: Path, variant: Variant
-) -> tuple[Weights, dict[str, FileRecord]]:
+) -> tuple[Weights, dict[str, FileRecord], dict[str, Path]]:
     if spec.weights_reader is None:
         raise PluginError(
             f"model {spec.name} cannot read weights: its spec names no weights_reader",
@@ -227,7 +230,8 @@ def _read_published(
         )
     published = PublishedFolder(folder)
     weights: Weights = load_object(spec.weights_reader)(published, variant)
-    return weights, {name: file_record(path) for name, path in sorted(published.opened.items())}
+    paths = dict(sorted(published.opened.items()))
+    return weights, {name: file_record(path) for name, path in paths.items()}, paths
 
 
 def _open_imported(spec: ModelSpec, folder: Path, variant: str) -> tuple[Weights, WeightsRecord]:
@@ -305,7 +309,7 @@ def import_weights(
         raise UsageError(f"{chosen.name} of {spec.name} has no published weights")
     name = name or chosen.name
     target = Path(output) if output is not None else _home(spec, name)
-    weights, published = _read_published(spec, folder, chosen)
+    weights, published, _ = _read_published(spec, folder, chosen)
     digest = _digest(spec, chosen.name, published)
     if target.exists():
         pinned = read_manifest(target) if (target / MANIFEST).is_file() else None

@@ -64,10 +64,10 @@ def verify_weights(spec: ModelSpec, folder: Path, *, variant: str = "") -> Verif
     loaded = load_model(spec, settings={"variant": variant}, weights=folder)
     n_named, cells = _try_cells(loaded, folder)
     known = {file.path: file.sha256 for file in weight_set(spec, variant).files}
-    names = (CONFIG, VOCABULARY, TENSORS) if imported else record.files
+    ours = {name: folder / name for name in (CONFIG, VOCABULARY, TENSORS)}
     files = {}
-    for name in names:
-        found = file_record(folder / name)
+    for name, path in (ours if imported else record.paths).items():
+        found = file_record(path)
         state = "as_imported" if imported else _state(found.sha256, known.get(name))
         files[name] = {**found.model_dump(), "state": state}
     return Verification(
