@@ -152,7 +152,7 @@ def embed_file(
     for request in requests:
         request.check()
     names = [request.name for request in requests]
-    known = None if into is None else check_target(into, names, overwrite=overwrite)
+    known = None if into is None else check_target(into, names, sample=sample, overwrite=overwrite)
     store = Store(quiet=quiet) if store is None else store
     with open_cells(
         source, sample=sample, accepts=accepted_values(names), **dict(cell_arguments or {})

@@ -25,6 +25,8 @@ from scdrugmap.model.parts import PART_CELLS
 if TYPE_CHECKING:
     import h5py
 
+    from scdrugmap.data.inspect import Scan
+
 UNS = "scdrugmap"
 _GROUPS = ("layers", "obsm", "obsp", "uns", "varm", "varp")
 _ROWS_OF_CHUNK = 1024
@@ -219,11 +221,9 @@ def read_embeddings(source: Path, model: str) -> Embeddings:
     DataError
         It holds no such embedding, or a damaged one.
     """
-    from scdrugmap.data.cells import read_obs
-
     source = Path(source)
-    _, obs = read_obs(source)
     with open_embeddings(source) as file:
+        obs = cell_table(file, source.name)
         dataset = embedding(file, model, source.name, len(obs))
         values = np.asarray(dataset[:], np.float32)
         record = read_records(file, source.name).get(model, {})
@@ -238,13 +238,35 @@ def read_embeddings(source: Path, model: str) -> Embeddings:
 
 
 @contextmanager
-def open_embeddings(source: Path) -> Iterator[h5py.File]:
-    """Open a file of embeddings for reading, after its metadata was looked at."""
-    from scdrugmap.data.containers import reading
-    from scdrugmap.data.inspect import open_scanned, scan
+def open_embeddings(source: Path | Scan) -> Iterator[h5py.File]:
+    """Open a file of embeddings for reading, after its metadata was looked at.
 
-    with open_scanned(scan(source)) as file, reading(source.name):
+    Parameters
+    ----------
+    source : Path or Scan
+        A Scan spares a second look, if the file is still the same.
+    """
+    from scdrugmap.data.containers import reading
+    from scdrugmap.data.inspect import Scan, open_scanned, scan
+
+    found = source if isinstance(source, Scan) else scan(source)
+    with open_scanned(found) as file, reading(found.path.name):
         yield file
+
+
+def cell_table(file: h5py.File, where: str) -> pd.DataFrame:
+    """Return the table of cells of a file.
+
+    Raises
+    ------
+    DataError
+        There is none, or it is damaged.
+    """
+    from scdrugmap.data.frames import read_frame
+
+    if "obs" not in file:
+        raise DataError(f"{where} holds no table of cells (obs)", hint="is it an h5ad file?")
+    return read_frame(file["obs"], "obs", where)
 
 
 def embedding(file: h5py.File, model: str, where: str, n_cells: int) -> h5py.Dataset:
@@ -300,8 +322,12 @@ def read_records(file: h5py.File, where: str) -> dict[str, dict[str, Any]]:
     return records
 
 
-def check_target(source: Path, models: list[str], *, overwrite: bool) -> np.ndarray:
+def check_target(
+    source: Path, models: list[str], *, sample: str | None = None, overwrite: bool = False
+) -> np.ndarray:
     """Look at a file that is to get embeddings; return its cell names ((n,) object str).
+
+    `sample` makes repeated names unique, as it does for the cells that are embedded.
 
     Raises
     ------
@@ -318,7 +344,7 @@ def check_target(source: Path, models: list[str], *, overwrite: bool) -> np.ndar
         raise UsageError(f"{source} does not exist", hint="--into needs an h5ad file; else use -o")
     if not h5py.is_hdf5(source):
         raise UsageError(f"{source} is no h5ad file", hint="--into adds to an h5ad file")
-    _, obs = read_obs(source)
+    _, obs = read_obs(source, sample=sample)
     with open_embeddings(source) as file:
         present = [model for model in models if f"obsm/{obsm_key(model)}" in file]
         for name in ("obsm", "uns", f"uns/{UNS}"):

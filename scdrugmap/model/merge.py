@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from scdrugmap.files import atomic_path, check_output
 from scdrugmap.model.embed import names_digest
 from scdrugmap.model.embedding_file import (
     EmbeddingWriter,
+    cell_table,
     embedding,
     from_runs,
     open_embeddings,
@@ -24,6 +25,9 @@ from scdrugmap.model.embedding_file import (
 from scdrugmap.model.parts import PART_CELLS
 from scdrugmap.run.provenance import provenance, without_times
 from scdrugmap.run.store import differences
+
+if TYPE_CHECKING:
+    from scdrugmap.data.inspect import Scan
 
 _SAME = ("what", "dim", "groups", "dataset", "coverage", "weights")
 _OF_INPUT = ("n", "n_cells", "names")
@@ -35,6 +39,7 @@ class _Piece:
     """One shard: its records by model, its table of cells, and their rows in the input."""
 
     path: Path
+    scan: Scan
     records: dict[str, dict[str, Any]]
     obs: pd.DataFrame
     rows: np.ndarray
@@ -93,10 +98,11 @@ def merge_embeddings(shards: Sequence[Path], output: Path, *, overwrite: bool = 
 
 
 def _read(path: Path) -> _Piece:
-    from scdrugmap.data.cells import read_obs
+    from scdrugmap.data.inspect import scan
 
-    _, obs = read_obs(path)
-    with open_embeddings(path) as file:
+    found = scan(path)
+    with open_embeddings(found) as file:
+        obs = cell_table(file, path.name)
         records = read_records(file, path.name)
         for model in records:
             embedding(file, model, path.name, len(obs))
@@ -111,7 +117,7 @@ def _read(path: Path) -> _Piece:
             f"{path.name} holds {len(obs):,} cells, its record says {len(rows):,}",
             hint="make this shard again",
         )
-    return _Piece(path, records, obs, rows)
+    return _Piece(path, found, records, obs, rows)
 
 
 def _is_shard(record: dict[str, Any]) -> bool:
@@ -214,7 +220,7 @@ def _joined_tables(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _copy(piece: _Piece, writer: EmbeddingWriter, rows: np.ndarray) -> None:
-    with open_embeddings(piece.path) as file:
+    with open_embeddings(piece.scan) as file:
         for model in piece.records:
             dataset = embedding(file, model, piece.path.name, len(rows))
             for start in range(0, len(rows), PART_CELLS):
