@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from scdrugmap.data.cells import open_cells
 from scdrugmap.model.embed import embed_cells
 from scdrugmap.modelkit import PublishedFolder
+from scdrugmap_plugin_geneformer import SPEC
 from scdrugmap_plugin_geneformer.tokenizer import Tokenizer
-from scdrugmap_plugin_geneformer.weights import KEYS
+from scdrugmap_plugin_geneformer.weights import KEYS, read_published
 
 from .conftest import INPUT, V1, V2, Cells, Generation, embed, encode
 
@@ -50,15 +51,10 @@ def test_tokens_are_exact(generation: Generation, cells: Cells) -> None:
 
 def test_tokens_without_a_limit_are_exact(generation: Generation, cells: Cells) -> None:
     rows, genes, names = cells
-    weights = generation.load().spec.weights_reader
-    assert weights is not None
-    from scdrugmap_plugin_geneformer.weights import read_published
-
-    spec = generation.load().spec
-    vocabulary = read_published(
-        PublishedFolder(generation.repository), spec.variant(generation.variant)
-    ).vocabulary
-    tokenizer = Tokenizer(vocabulary, 10_000)
+    published = read_published(
+        PublishedFolder(generation.repository), SPEC.variant(generation.variant)
+    )
+    tokenizer = Tokenizer(published.vocabulary, 10_000)
     tokenizer.bind(genes)
     tokens = tokenizer.encode(rows, names)
     is_gene = tokens.flat["column"] >= 0
