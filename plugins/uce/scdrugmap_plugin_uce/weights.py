@@ -159,6 +159,13 @@ def _vocabulary(folder: PublishedFolder, n_rows: int) -> dict[str, Any]:
             hint="all files must come from one download",
         )
     offsets = _offsets(folder, chromosome_first)
+    gone = sorted(set(offsets) - {name for name, _ in places})
+    if gone:
+        raise WeightsError(
+            f"{folder}: species_chrom.csv has no genes of {', '.join(gone)}, which "
+            "species_offsets.pkl lists: chromosomes are numbered over all species",
+            hint="use the table of all species, as published",
+        )
     borders = sorted([*offsets.values(), chromosome_first])
     species: dict[str, Any] = {}
     for name in SPECIES:
