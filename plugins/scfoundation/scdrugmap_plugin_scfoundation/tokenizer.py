@@ -1,0 +1,134 @@
+"""Cells to tokens: the depths S and T, then each expressed gene with its log-normalised value.
+
+S is the logarithm, base 10, of a cell's total, T the depth that the network is asked for. The
+original puts both behind the genes; the network does not read the order of tokens, and in front
+they are found without a look at the length of a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from scdrugmap.modelkit import Coverage, Tokens, bind_genes, rank_tokens
+from scdrugmap_plugin_scfoundation import split_resolution
+
+if TYPE_CHECKING:
+    from scdrugmap.modelkit import Genes
+    from scdrugmap_plugin_scfoundation import Options
+
+N_DEPTHS = 2
+"""Tokens in front of the genes: S, then T."""
+
+SCALE = 1e4
+"""Counts that each cell is scaled to."""
+
+
+class Tokenizer:
+    """The tokenizer of scFoundation.
+
+    Parameters
+    ----------
+    genes : mapping of str to int
+        Gene symbols to token ids, 0 to n - 1; T is n, S is n + 1.
+    options : Options
+    """
+
+    def __init__(self, genes: Mapping[str, int], options: Options) -> None:
+        self.genes = dict(genes)
+        self.target, self.source = len(self.genes), len(self.genes) + 1
+        self.options = options
+        self._ids = np.empty(0, np.int32)  # (n_genes,) token of each column, -1: unknown
+        self._columns = np.empty(0, np.int32)  # (n + 2,) column of each token, -1: none
+
+    def bind(self, genes: Genes) -> Coverage:
+        """Find the model's genes among the columns of a file."""
+        ids, coverage = bind_genes(self.genes, genes, "symbol")
+        self._ids = ids.astype(np.int32)
+        self._columns = np.full(len(self.genes) + N_DEPTHS, -1, np.int32)
+        known = np.flatnonzero(ids >= 0)
+        self._columns[ids[known]] = known
+        return coverage
+
+    def encode(self, rows: csr_matrix, cells: np.ndarray, draw: int = 0) -> Tokens:
+        """Turn cells into tokens.
+
+        Parameters
+        ----------
+        rows : (n, n_genes) CSR float32
+        cells : (n,) str
+            Not used: nothing is drawn.
+        draw : int
+            Not used.
+
+        Returns
+        -------
+        Tokens
+            Per token ``id`` (int32), ``value`` (float32) and ``column`` (int32): S, T, and the
+            genes by ascending id.
+        """
+        known = self._known(rows)
+        n_cells = known.shape[0]
+        cell = np.repeat(np.arange(n_cells), np.diff(known.indptr))
+        total = np.bincount(cell, known.data, n_cells)  # (n,) float64, all known genes
+        is_log = self._is_log(known.data, cell, n_cells)
+        scaled = known.data / total[cell] * SCALE
+        values = np.where(is_log[cell], known.data, np.log1p(scaled)).astype(np.float32)
+        ids = known.indices.astype(np.int32)
+        if self.options.max_genes is not None:
+            kept = self._highest(known.indptr, values, ids)
+            cell, values, ids = cell[kept], values[kept], ids[kept]
+        n_genes = np.bincount(cell, minlength=n_cells)
+        start = np.concatenate([[0], np.cumsum(n_genes + N_DEPTHS)]).astype(np.int64)
+        is_gene = np.ones(start[-1], bool)
+        token, value = np.empty(start[-1], np.int32), np.empty(start[-1], np.float32)
+        for place, (of_depth, depth) in enumerate(self._depths(total)):
+            at = start[:-1] + place
+            is_gene[at], token[at], value[at] = False, of_depth, depth
+        token[is_gene], value[is_gene] = ids, values
+        return Tokens(
+            start,
+            {"id": token, "value": value, "column": self._columns.take(token)},
+            {"usable": n_genes > 0},
+        )
+
+    def _known(self, rows: csr_matrix) -> csr_matrix:
+        """Return the values of known genes, (n_cells, n) float64, by ascending token id."""
+        ids = self._ids.take(rows.indices)
+        kept = ids >= 0
+        upto = np.concatenate([[0], np.cumsum(kept)])
+        known = csr_matrix(
+            (rows.data[kept].astype(np.float64), ids[kept], upto[rows.indptr]),
+            shape=(rows.shape[0], len(self.genes)),
+        )
+        known.sort_indices()
+        return known
+
+    def _is_log(self, values: np.ndarray, cell: np.ndarray, n_cells: int) -> np.ndarray:
+        """Return for each cell whether its values are log-normalised, not counts: (n,) bool."""
+        if self.options.pre_normalized is not None:
+            return np.full(n_cells, self.options.pre_normalized)
+        return np.bincount(cell[values != np.rint(values)], minlength=n_cells) > 0
+
+    def _depths(self, total: np.ndarray) -> tuple[tuple[int, np.ndarray], ...]:
+        """Return token id and values, (n,) float64, of S and of T."""
+        kind, number = split_resolution(self.options.target_resolution)
+        total = np.where(total > 0, total, 1)  # a cell without a known gene is not read
+        source = np.log10(total)
+        if kind == "t":
+            target = np.full(len(total), number)
+        else:
+            target = source + (number if kind == "a" else np.log10(number))
+        return (self.source, source), (self.target, target)
+
+    def _highest(self, indptr: np.ndarray, values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Return which genes stay, at most ``max_genes`` of each cell: ascending positions."""
+        most = self.options.max_genes
+        assert most is not None
+        kept = [np.empty(0, np.int64)]
+        for first, last in zip(indptr[:-1], indptr[1:], strict=True):
+            kept.append(first + np.sort(rank_tokens(values[first:last], ids[first:last], most)))
+        return np.concatenate(kept)
