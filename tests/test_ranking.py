@@ -18,7 +18,7 @@ def test_largest_values_come_first_and_equal_ones_by_id() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_cut_lists_are_the_start_of_the_sorted_list(most: int, dtype: type) -> None:
     random = np.random.default_rng(most)
-    values = random.poisson(1.5, 200).astype(dtype)
+    values: np.ndarray = random.poisson(1.5, 200).astype(dtype)
     ids = random.permutation(200)
     expected = sorted(range(200), key=lambda at: (-values[at], ids[at]))
     assert rank_tokens(values, ids, most).tolist() == expected[:most]
