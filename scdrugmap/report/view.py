@@ -145,7 +145,7 @@ def _facts(tables: RunTables, scored: dict[Any, pd.DataFrame]) -> dict[str, Any]
             ("groups (patients)", f"{total['groups']:,}"),
             ("sensitive", _share(sum(d.n_sensitive for d in run.datasets), total["cells"])),
             ("models and controls", len(run.models)),
-            ("training seeds", max(1, len(seeds))),
+            ("training seeds" if len(seeds) > 1 else "training seed", max(1, len(seeds))),
         ],
     }
 

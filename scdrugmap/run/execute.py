@@ -36,6 +36,7 @@ from scdrugmap.run.record import (
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
+    from scdrugmap.evaluate.splits import Split
     from scdrugmap.run.store import Store
 
 METRICS_FILE, REPORT_FILE = "metrics.tsv", "report.html"
@@ -179,19 +180,23 @@ def job_keys(plan: Plan, models: list[ModelRecord]) -> dict[Job, str]:
 def _tell(plan: Plan, *, quiet: bool) -> None:
     n_cells = len(plan.cohort.design.frame)
     say(f"{n_cells:,} labelled cells, {len(plan.jobs)} jobs", quiet=quiet)
-    for dataset in plan.cohort.datasets:
-        for text in dataset.notices:
-            say(f"Note: {text}", quiet=quiet)
-    for text in plan.cohort.notices:
+    of_files = [text for dataset in plan.cohort.datasets for text in dataset.notices]
+    for text in (*of_files, *plan.cohort.notices):
         say(f"Note: {text}", quiet=quiet)
     for refusal in plan.refusals:
         say(f"REFUSED {refusal.protocol}: {refusal.error.message}", quiet=quiet)
         if refusal.error.hint:
             say(f"        {refusal.error.hint}", quiet=quiet)
     for name, split in plan.splits.items():
-        for text in split.notices:
+        for text in _own_notices(plan, split):
             named = text if text.startswith(name) else f"{name}: {text}"
             say(f"Note: {named}", quiet=quiet)
+
+
+def _own_notices(plan: Plan, split: Split) -> tuple[str, ...]:
+    """Return what a split says beyond what was said of the cells already."""
+    said = {*plan.cohort.design.notices, *(t for d in plan.cohort.datasets for t in d.notices)}
+    return tuple(text for text in split.notices if text not in said)
 
 
 def _write_splits(plan: Plan, folder: RunFolder) -> None:
@@ -427,7 +432,7 @@ def _protocols(plan: Plan) -> Iterator[ProtocolRecord]:
             split_id=split.split_id,
             n_folds=int(split.table["fold"].nunique()),
             heads={job.model: job.head for job in plan.jobs if job.protocol == name and job.head},
-            notices=tuple(text for text in split.notices if text not in plan.cohort.notices),
+            notices=_own_notices(plan, split),
         )
 
 

@@ -66,6 +66,8 @@ class Bench:
         self.config, self.store = config, store
         self._stack = ExitStack()
         self.files: list[Cells] = self._stack.enter_context(open_sources(config))
+        for cells in self.files:
+            cells.fingerprints()  # parts of these cells take theirs from here
         self._sources: dict[str, list[Cells]] = {}
         self._splits: dict[Path, pd.DataFrame] = {}
         self._models: dict[str, LoadedModel] = {}
