@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,17 @@ from scdrugmap.errors import ResourceError
 from scdrugmap.files import hash_json
 from scdrugmap.model.batching import NO_KNOWN_GENES, Network
 from scdrugmap.model.device import resolve_device, resolve_precision
-from scdrugmap.model.parts import Part, group_indices, plan_parts
+from scdrugmap.model.parts import (
+    GROUP_CELLS,
+    Part,
+    PartResult,
+    Shard,
+    group_indices,
+    names_digest,
+    plan_parts,
+    read_part,
+    write_part,
+)
 from scdrugmap.model.prefetch import Prefetched
 from scdrugmap.progress import Progress, say
 from scdrugmap.run.store import LOCK_TIMEOUT_S, Lock, Store
@@ -37,27 +46,6 @@ KIND = "embedding"
 
 WINDOW_CELLS = 512
 """Cells that are tokenised, sorted and divided into batches together."""
-
-VALUES, STATUS = "values.npy", "status.json"
-
-
-@dataclass(frozen=True)
-class PartResult:
-    """One embedded part.
-
-    Parameters
-    ----------
-    index : (n,) int64
-        Positions of the cells.
-    values : (n, D) float32
-        NaN for unusable cells; perhaps memory-mapped, read-only.
-    status : (n,) object str
-        ``""`` or ``no_known_genes``.
-    """
-
-    index: np.ndarray
-    values: np.ndarray
-    status: np.ndarray
 
 
 @dataclass
@@ -240,8 +228,14 @@ class EmbeddingJob:
         if loaded.model.traits.stochastic:
             self._what["draw"] = 0
 
-    def plan(self, index: np.ndarray | None = None, **shard: Any) -> list[Part]:
-        """Divide cells (default: all) into parts; ``shard=`` as :func:`plan_parts`."""
+    def plan(self, index: np.ndarray | None = None, *, shard: Shard | None = None) -> list[Part]:
+        """Divide cells ((n,) int, default: all), or one share of them, into parts.
+
+        Raises
+        ------
+        UsageError
+            There is no column of that name for the samples.
+        """
         chosen = np.arange(self.cells.n_cells) if index is None else index
         labels = None
         if self.grouped and self.sample is not None:
@@ -249,13 +243,23 @@ class EmbeddingJob:
 
             column = require_column(self.cells.obs, self.sample, "--sample", self.cells.where)
             labels = column.astype(str).to_numpy(object)[chosen]
-        elif self.grouped:
-            say(
-                f"Notice: {self.loaded.name} embeds cells together, and no --sample names the "
-                "column of their sample: windows in file order are used",
-                quiet=self.quiet,
+            longest = (
+                int(column.iloc[chosen].astype(str).value_counts().max()) if len(chosen) else 0
             )
-        return plan_parts(chosen, grouped=self.grouped, labels=labels, **shard)
+            if longest > GROUP_CELLS:
+                self._notice(
+                    f"{self.loaded.name} embeds cells together; samples of more than "
+                    f"{GROUP_CELLS:,} cells are cut into windows of about equal size"
+                )
+        elif self.grouped:
+            self._notice(
+                f"{self.loaded.name} embeds cells together, and no --sample names the column of "
+                "their sample: windows in file order are used"
+            )
+        return plan_parts(chosen, grouped=self.grouped, labels=labels, shard=shard)
+
+    def _notice(self, text: str) -> None:
+        say(f"Notice: {text}", quiet=self.quiet)
 
     def record(self) -> dict[str, Any]:
         """Return what decides the values and what was seen, JSON-able."""
@@ -309,7 +313,7 @@ class EmbeddingJob:
         n_cells = sum(len(part.index) for part in parts)
         self._announce(n_cells)
         self.unusable = 0
-        told = 0
+        told = self._tell(network, 0)
         locks: list[Lock] = []
         with (
             contextlib.ExitStack() as stack,
@@ -328,11 +332,15 @@ class EmbeddingJob:
                     values, status = _forward(task.part, windows, network, progress)
                     self.store.put(KIND, task.key, partial(write_part, values, status), task.record)
                 task.lock.release()
-                for notice in network.notices[told:]:
-                    say(f"Notice: {notice}", quiet=self.quiet)
-                told = len(network.notices)
+                told = self._tell(network, told)
                 self.unusable += int((status != "").sum())
                 yield PartResult(task.part.index, values, status)
+
+    def _tell(self, network: Network, told: int) -> int:
+        """Say what the network has to say since the first `told` notices; return how many."""
+        for notice in network.notices[told:]:
+            self._notice(notice)
+        return len(network.notices)
 
     def _announce(self, n_cells: int) -> None:
         weights, coverage = self.loaded.weights, self.coverage
@@ -343,6 +351,8 @@ class EmbeddingJob:
             f"{coverage.n_genes:,} genes known",
             quiet=self.quiet,
         )
+        if weights.commercial_use is False:
+            self._notice(f"weights of {self.loaded.name}: no commercial use ({weights.licence})")
 
     def _prepare(
         self, parts: Sequence[Part], locks: list[Lock], stopped: Callable[[], bool]
@@ -359,7 +369,7 @@ class EmbeddingJob:
             if not (yield from self._prepare_part(part, locks, 0.0, stopped)):
                 later.append(part)
         if later:
-            say("Notice: waiting for another process on the same cells", quiet=self.quiet)
+            self._notice("waiting for another process on the same cells")
         for part in later:
             if not (yield from self._prepare_part(part, locks, LOCK_TIMEOUT_S, stopped)):
                 raise ResourceError(
@@ -404,15 +414,6 @@ class _Task:
     n_windows: int = 0
 
 
-def names_digest(names: np.ndarray) -> str:
-    """Return the SHA-256 (hex) of cell names ((n,) str) in their order."""
-    content = hashlib.sha256()
-    for name in names:
-        text = str(name).encode("utf-8", "surrogatepass")
-        content.update(len(text).to_bytes(4, "little") + text)
-    return content.hexdigest()
-
-
 def _release(locks: list[Lock]) -> None:
     for lock in locks:
         lock.release()
@@ -435,19 +436,3 @@ def _forward(
         usable.append(tokens.usable)
     status = np.where(np.concatenate(usable), "", NO_KNOWN_GENES).astype(object)
     return np.concatenate(values), status
-
-
-def write_part(values: np.ndarray, status: np.ndarray, folder: Path) -> None:
-    """Write the files of a part into its folder of the store."""
-    np.save(folder / VALUES, np.ascontiguousarray(values, "<f4"))
-    unusable = {word: np.flatnonzero(status == word).tolist() for word in set(status) - {""}}
-    (folder / STATUS).write_text(json.dumps(unusable, sort_keys=True), "utf-8")
-
-
-def read_part(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the values ((n, D) float32, memory-mapped) and status ((n,) str) of a stored part."""
-    values = np.load(folder / VALUES, mmap_mode="r", allow_pickle=False)
-    status = np.full(len(values), "", object)
-    for word, index in json.loads((folder / STATUS).read_text("utf-8")).items():
-        status[index] = word
-    return values, status

@@ -12,7 +12,6 @@ import pandas as pd
 
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path, check_output
-from scdrugmap.model.embed import names_digest
 from scdrugmap.model.embedding_file import (
     EmbeddingWriter,
     cell_table,
@@ -22,7 +21,7 @@ from scdrugmap.model.embedding_file import (
     open_plain,
     read_records,
 )
-from scdrugmap.model.parts import PART_CELLS
+from scdrugmap.model.parts import PART_CELLS, names_digest
 from scdrugmap.run.provenance import provenance, without_times
 from scdrugmap.run.store import differences
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -15,6 +18,9 @@ PART_CELLS = 4096
 
 GROUP_CELLS = 4096
 """Most cells of a group: longer samples are cut into windows of about equal size."""
+
+
+_VALUES, _STATUS = "values.npy", "status.json"
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,25 @@ class Part:
 
     index: np.ndarray
     groups: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """One embedded part.
+
+    Parameters
+    ----------
+    index : (n,) int64
+        Positions of the cells.
+    values : (n, D) float32
+        NaN for unusable cells; perhaps memory-mapped, read-only.
+    status : (n,) object str
+        ``""`` or ``no_known_genes``.
+    """
+
+    index: np.ndarray
+    values: np.ndarray
+    status: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -142,3 +167,28 @@ def _pack(groups: list[np.ndarray]) -> list[Part]:
 
 def _joined(groups: list[np.ndarray]) -> Part:
     return Part(np.concatenate(groups), tuple(map(len, groups)))
+
+
+def names_digest(names: np.ndarray) -> str:
+    """Return the SHA-256 (hex) of cell names ((n,) str) in their order."""
+    content = hashlib.sha256()
+    for name in names:
+        text = str(name).encode("utf-8", "surrogatepass")
+        content.update(len(text).to_bytes(4, "little") + text)
+    return content.hexdigest()
+
+
+def write_part(values: np.ndarray, status: np.ndarray, folder: Path) -> None:
+    """Write the files of a part into its folder of the store."""
+    np.save(folder / _VALUES, np.ascontiguousarray(values, "<f4"))
+    unusable = {word: np.flatnonzero(status == word).tolist() for word in set(status) - {""}}
+    (folder / _STATUS).write_text(json.dumps(unusable, sort_keys=True), "utf-8")
+
+
+def read_part(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the values ((n, D) float32, memory-mapped) and status ((n,) str) of a stored part."""
+    values = np.load(folder / _VALUES, mmap_mode="r", allow_pickle=False)
+    status = np.full(len(values), "", object)
+    for word, index in json.loads((folder / _STATUS).read_text("utf-8")).items():
+        status[index] = word
+    return values, status

@@ -231,11 +231,10 @@ class Store:
             if not _KIND.fullmatch(folder.name) or (kind and folder.name != kind):
                 continue
             for path in sorted(folder.glob("[0-9a-f][0-9a-f]/*")):
-                if _KEY.fullmatch(path.name):
-                    manifest = _read_manifest(path)
-                    if manifest is not None:
-                        n_bytes = sum(part.stat().st_size for part in path.iterdir())
-                        yield Entry(folder.name, path.name, path, n_bytes, manifest["record"])
+                manifest = _read_manifest(path) if _KEY.fullmatch(path.name) else None
+                if manifest is not None:
+                    n_bytes = sum(item["n_bytes"] for item in manifest["files"].values())
+                    yield Entry(folder.name, path.name, path, n_bytes, manifest["record"])
 
     def delete(self, entry: Entry) -> None:
         """Remove an entry."""
@@ -350,7 +349,11 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _is_file_record(item: Any) -> bool:
-    return isinstance(item, dict) and {"n_bytes", "sha256"} <= set(item)
+    return (
+        isinstance(item, dict)
+        and {"n_bytes", "sha256"} <= set(item)
+        and isinstance(item["n_bytes"], int)
+    )
 
 
 @contextmanager
