@@ -389,7 +389,7 @@ def test_every_training_file_needs_its_embeddings(
 
 def test_values_that_the_estimator_does_not_accept_are_refused(path: Path) -> None:
     from scdrugmap.registry import get_registry
-    from scdrugmap.train.train import _check_accepted
+    from scdrugmap.train.strategies import check_accepted
 
     spec = get_registry().estimator("hvg-logreg")
     counts_only = spec.model_copy(update={"accepts": frozenset({"counts"})})
@@ -398,7 +398,7 @@ def test_values_that_the_estimator_does_not_accept_are_refused(path: Path) -> No
     with open_cells(path) as cells:
         chosen = choose_cells([cells], splits, 0, "train")
         with pytest.raises(DataError, match="accepts counts only"):
-            _check_accepted(counts_only, chosen)
+            check_accepted(counts_only, chosen)
 
 
 def test_sources_are_left_as_they_were(path: Path) -> None:

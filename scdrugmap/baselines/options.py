@@ -21,7 +21,7 @@ class GeneOptions(Options):
 class LogisticOptions(GeneOptions):
     """Options of logistic regression on genes."""
 
-    C: float = Field(0.01, gt=0, description="inverse strength of the L2 penalty")
+    C: float = Field(0.003, gt=0, description="inverse strength of the L2 penalty")
 
 
 class PcaOptions(GeneOptions):

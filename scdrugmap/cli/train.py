@@ -91,7 +91,7 @@ def command(
 ) -> None:
     """Train a predictor on the training cells of one fold, and write it as one file.
 
-    Give either --estimator (learns from expression; see `scdrugmap models list`) or --model (a
+    Give either --estimator (learns from expression; see `scdrugmap plugins list`) or --model (a
     head on the embeddings of an unchanged foundation model). Cells of the validation role choose
     the threshold. The file holds no cell and no weights of the model.
     """
