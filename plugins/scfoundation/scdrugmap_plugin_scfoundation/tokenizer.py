@@ -8,6 +8,7 @@ they are found without a look at the length of a cell.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,7 @@ class Tokenizer:
         values = np.where(is_log[cell], known.data, np.log1p(scaled)).astype(np.float32)
         ids = known.indices.astype(np.int32)
         if self.options.max_genes is not None:
-            kept = self._highest(known.indptr, values, ids)
+            kept = highest(known.indptr, values, ids, self.options.max_genes)
             cell, values, ids = cell[kept], values[kept], ids[kept]
         n_genes = np.bincount(cell, minlength=n_cells)
         start = np.concatenate([[0], np.cumsum(n_genes + N_DEPTHS)]).astype(np.int64)
@@ -124,11 +125,24 @@ class Tokenizer:
             target = source + (number if kind == "a" else np.log10(number))
         return (self.source, source), (self.target, target)
 
-    def _highest(self, indptr: np.ndarray, values: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Return which genes stay, at most ``max_genes`` of each cell: ascending positions."""
-        most = self.options.max_genes
-        assert most is not None
-        kept = [np.empty(0, np.int64)]
-        for first, last in zip(indptr[:-1], indptr[1:], strict=True):
-            kept.append(first + np.sort(rank_tokens(values[first:last], ids[first:last], most)))
-        return np.concatenate(kept)
+
+def highest(indptr: np.ndarray, values: np.ndarray, ids: np.ndarray, most: int) -> np.ndarray:
+    """Return which genes stay where a cell may have at most `most`.
+
+    Parameters
+    ----------
+    indptr : (n + 1,) int
+        Where the genes of each cell begin.
+    values, ids : (m,) float and int
+        Of each gene; of equal values the smaller ids stay.
+    most : int
+
+    Returns
+    -------
+    (k,) int64
+        Positions in `values`, ascending.
+    """
+    kept = [np.empty(0, np.int64)]
+    for first, last in pairwise(indptr):
+        kept.append(first + np.sort(rank_tokens(values[first:last], ids[first:last], most)))
+    return np.concatenate(kept)
