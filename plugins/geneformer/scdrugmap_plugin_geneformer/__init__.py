@@ -20,8 +20,6 @@ from scdrugmap.plugin import (
 HOMEPAGE = "https://huggingface.co/ctheodoris/Geneformer"
 LICENCE = "Apache-2.0"
 
-EMB_LAYERS = {-1: "second-to-last", 0: "last"}
-
 
 class Options(ModelOptions):
     """Options of Geneformer; the defaults are those of the original's embedding extractor."""
@@ -33,8 +31,8 @@ class Options(ModelOptions):
     )
     emb_layer: int = Field(
         -1,
-        ge=min(EMB_LAYERS),
-        le=max(EMB_LAYERS),
+        ge=-1,
+        le=0,
         description="layer that is read: -1 the second-to-last, 0 the last",
     )
     padding: Literal["mask", "legacy"] = Field(
@@ -73,7 +71,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "V2-104M_CLcancer": ("Geneformer-V2-104M_CLcancer",),
     "V2-316M": ("Geneformer-V2-316M",),
     "V1-10M": ("Geneformer-V1-10M", "geneformer-6L-30M"),
-    "V1-12L": ("Geneformer-V1-12L", "geneformer-12L-30M"),
+    "V1-12L": ("geneformer-12L-30M",),
     CARDIOMYOPATHIES: (
         f"fine_tuned_models/Geneformer-{CARDIOMYOPATHIES}",
         "fine_tuned_models/geneformer-6L-30M_CellClassifier_cardiomyopathies_220224",
