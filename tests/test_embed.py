@@ -21,7 +21,8 @@ from toy_models import GROUP_SPEC, SPEC  # noqa: E402
 
 from scdrugmap.data.cells import Cells, open_cells  # noqa: E402
 from scdrugmap.errors import DataError, PluginError, UsageError  # noqa: E402
-from scdrugmap.model import embed, parts  # noqa: E402
+from scdrugmap.model import job as job_module  # noqa: E402
+from scdrugmap.model import parts  # noqa: E402
 from scdrugmap.model.embed import EmbeddingJob, Embeddings, embed_cells, embed_rows  # noqa: E402
 from scdrugmap.model.embed_file import ModelRequest  # noqa: E402
 from scdrugmap.model.explain_cache import why_not_cached  # noqa: E402
@@ -38,7 +39,7 @@ N = 50
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART_CELLS", 16)
     monkeypatch.setattr(parts, "GROUP_CELLS", 16)
-    monkeypatch.setattr(embed, "WINDOW_CELLS", 5)
+    monkeypatch.setattr(job_module, "WINDOW_CELLS", 5)
 
 
 def cohort(n_cells: int = N, seed: int = 0) -> ad.AnnData:
@@ -96,7 +97,7 @@ def test_a_second_run_reads_the_store_and_gives_the_same_bytes(
 ) -> None:
     first = run(cells, toy(), store)
     assert n_entries(store) == 4
-    monkeypatch.setattr(embed.Network, "embed", None)
+    monkeypatch.setattr(job_module.Network, "embed", None)
     assert run(cells, toy(), store).values.tobytes() == first.values.tobytes()
 
 
@@ -111,8 +112,8 @@ def test_a_run_that_was_stopped_goes_on_from_its_finished_parts(
     results.close()
     assert n_entries(store) == 2
     calls = []
-    original = embed.write_part
-    monkeypatch.setattr(embed, "write_part", lambda *a: (calls.append(1), original(*a)))
+    original = job_module.write_part
+    monkeypatch.setattr(job_module, "write_part", lambda *a: (calls.append(1), original(*a)))
     assert run(cells, toy(), store).values.tobytes() == undisturbed.values.tobytes()
     assert len(calls) == 2
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path, check_output
-from scdrugmap.model.embed import EmbeddingJob
 from scdrugmap.model.embedding_file import EmbeddingWriter, check_target, open_plain, to_runs
+from scdrugmap.model.job import EmbeddingJob
 from scdrugmap.model.load import load_model, parse_options
 from scdrugmap.model.parts import Shard, names_digest
 from scdrugmap.progress import say

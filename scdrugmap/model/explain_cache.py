@@ -10,8 +10,8 @@ from typing import Any
 
 from scdrugmap.data.fingerprints import cell_hashes, gene_hashes
 from scdrugmap.files import hash_json
-from scdrugmap.model.embed import KIND, EmbeddingJob
 from scdrugmap.model.embed_file import ModelRequest, accepted_values
+from scdrugmap.model.job import KIND, EmbeddingJob
 from scdrugmap.run.store import Store, differences
 
 _WORDS = {
