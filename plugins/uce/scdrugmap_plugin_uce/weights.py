@@ -102,7 +102,8 @@ def _checkpoint(folder: PublishedFolder, variant: Variant) -> str:
         if other != variant.name and folder.names(file) and not folder.names(name):
             raise WeightsError(
                 f"{folder}: {name} is missing; there is {file}",
-                hint=f"that is the variant {other}: choose it",
+                hint=f"that is another variant: choose it with --set variant={other} (or, of an import, "
+                f"--variant {other})",
             )
     return name
 
