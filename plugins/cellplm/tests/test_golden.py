@@ -147,7 +147,7 @@ def test_states_agree_stage_by_stage(golden: Golden, cells: Cells, latent: str) 
 
 def gradient_norms(
     loaded: LoadedModel, batch: dict[str, torch.Tensor], golden: Golden, latent: str
-):
+) -> tuple[float, list[float]]:
     """Return the loss of the golden head, and the norms of its gradients by published name."""
     module = loaded.model.module
     head = [torch.from_numpy(golden[f"{latent}__head_{part}"]) for part in "wb"]
