@@ -51,8 +51,8 @@ class Attention(nn.Module):
         Parameters
         ----------
         x : (B, T, D) float
-        keep : (B, T) bool, optional
-            True for positions that may be attended to; None: all.
+        keep : (B, T) bool or float, optional
+            True for positions that may be attended to; numbers are added to the scores; None: all.
         query : (B, Q, D) float, optional
             The first Q positions of `x`, if the attention is causal.
 
