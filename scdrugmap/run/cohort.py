@@ -68,7 +68,7 @@ def open_sources(config: BenchmarkConfig) -> Iterator[list[Cells]]:
                 open_cells(
                     item.path,
                     where=where_pairs(config),
-                    sample=config.sample or config.group,
+                    sample=config.sample,
                     **cell_arguments(config, item),
                 )
             )

@@ -232,7 +232,8 @@ def _prepare_models(
         if name in estimators:
             records[name] = record_estimator(*estimator_options(config, name))
         else:
-            bench.model(name)
+            for text in bench.model(name).weights.notices:
+                say(f"Note: {name}: {text}", quiet=quiet)
     for name in config.models:
         if name not in records:
             began = time.monotonic()

@@ -319,6 +319,8 @@ def train_files(
         loaded = load_model(
             model, settings=settings, weights=weights, randomize=randomize, seed=seed
         )
+        for notice in loaded.weights.notices:
+            say(f"Notice: {notice}", quiet=quiet)
     elif weights is not None or randomize is not None:
         raise UsageError("--weights and --randomize are for models, not for estimators")
     spec = loaded.spec if loaded is not None else get_registry().estimator(estimator or "")
