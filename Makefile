@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PYPROJECTS := pyproject.toml $(PLUGINS)
+# the reference figures need two files that are not part of the project
+BENCHMARKS := $(filter-out benchmarks/reference_figures.py,$(wildcard benchmarks/*.py))
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
@@ -48,7 +50,7 @@ docs: install  ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 bench: install  ## Measure speed and memory (not part of the tests)
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 wheels: install  ## Build sdist and wheels of the core and of every plugin into dist/
 	rm -rf dist
