@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,7 +114,13 @@ def read_table(
             quoting=3,
             na_filter=False,
         )
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, pd.errors.ParserError) as err:
+    except (
+        UnicodeDecodeError,
+        gzip.BadGzipFile,
+        zlib.error,
+        EOFError,
+        pd.errors.ParserError,
+    ) as err:
         raise DataError(f"{source} cannot be read as a table: {err}") from err
     except pd.errors.EmptyDataError as err:
         raise DataError(f"{source} is empty") from err

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from scdrugmap.report import curves, figures, model_figures
 from scdrugmap.report.findings import best_model
+from scdrugmap.report.inline import web_picture, web_table
 from scdrugmap.report.summary import (
     BEST_CONSTANT,
     HEADLINE,
@@ -27,7 +26,6 @@ from scdrugmap.report.summary import (
     split_table,
     summarise,
 )
-from scdrugmap.tables import compress, table_bytes
 
 if TYPE_CHECKING:
     from scdrugmap.report.style import Picture
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 PICTURE_BUDGET = 2_000_000
 """Characters that the figures of single models may take; the file stays under 3 MB."""
 
-_LONG_TABLE = 20_000  # bytes from which a table behind a figure is compressed
 _MOST_GROUPS = 40  # a map with more colours than this says nothing
 
 
@@ -70,22 +67,22 @@ def page_variables(tables: RunTables) -> dict[str, Any]:
             dict.fromkeys([*run.notices, *(n for d in run.datasets for n in d.notices)])
         ),
         "sizes": _sizes(metrics, summary),
-        "overview": [_web(item) for item in _overview(tables, summary)],
-        "cell_map": [_web(item) for item in _cell_map(tables, shown, scored)],
-        "heatmap": [_web(item) for item in _heatmaps(run, metrics, shown, summary)],
+        "overview": [web_picture(item) for item in _overview(tables, summary)],
+        "cell_map": [web_picture(item) for item in _cell_map(tables, shown, scored)],
+        "heatmap": [web_picture(item) for item in _heatmaps(run, metrics, shown, summary)],
         "models": models,
         "left_out": left_out,
         "splits": [
             {
                 "protocol": item,
-                "table": _grid(split_table(tables.splits[item.name]), f"splits-{item.name}"),
+                "table": web_table(split_table(tables.splits[item.name]), f"splits-{item.name}"),
             }
             for item in shown
         ],
         "tables": [
             {
                 "protocol": item,
-                "table": _grid(results_table(run, metrics, item.name), f"metrics-{item.name}"),
+                "table": web_table(results_table(run, metrics, item.name), f"metrics-{item.name}"),
             }
             for item in shown
         ],
@@ -320,7 +317,7 @@ def _model_pages(
             if (protocol.name, row.key) not in scored:
                 continue
             rows = scored[protocol.name, row.key]
-            drawn = [_web(item) for item in _model_pictures(tables, row, protocol, rows)]
+            drawn = [web_picture(item) for item in _model_pictures(tables, row, protocol, rows)]
             used += sum(len(item["src"]) + len(item["data"]) for item in drawn)
             parts.append((protocol, drawn))
         values = [f"{item.name} {one.text}" for item, one in zip(shown, row.cells[0], strict=True)]
@@ -379,43 +376,3 @@ def _first_seed(metrics: pd.DataFrame, protocol: str, key: tuple[str, str], metr
     rows = metrics[(metrics["protocol"] == protocol) & (metrics["model"] == key[0])]
     rows = rows[rows["seed"] == rows["seed"].min()]
     return estimate(rows, protocol, key, metric).text
-
-
-def _web(picture: Picture) -> dict[str, Any]:
-    """Return a picture as the page embeds it: data addresses only."""
-    suffix, data = _download(picture.table)
-    return {
-        "title": picture.title,
-        "alt": picture.alt,
-        "caption": picture.caption,
-        "width": picture.width,
-        "height": picture.height,
-        "src": _data_address(picture.image, picture.mime),
-        "data": data,
-        "file": f"{picture.file}{suffix}",
-    }
-
-
-def _grid(frame: pd.DataFrame, file: str) -> dict[str, Any]:
-    suffix, data = _download(frame)
-    return {
-        "columns": [str(name).replace("_", " ") for name in frame.columns],
-        "rows": [
-            [f"{value:,}" if isinstance(value, int | np.integer) else value for value in row]
-            for row in frame.itertuples(index=False)
-        ],
-        "data": data,
-        "file": f"{file}{suffix}",
-    }
-
-
-def _download(frame: pd.DataFrame) -> tuple[str, str]:
-    """Return the ending and the data address of a table that can be saved from the page."""
-    raw = table_bytes(frame)
-    if len(raw) > _LONG_TABLE:
-        return ".tsv.gz", _data_address(compress(raw), "application/gzip")
-    return ".tsv", _data_address(raw, "text/tab-separated-values")
-
-
-def _data_address(raw: bytes, mime: str) -> str:
-    return f"data:{mime};base64,{base64.b64encode(raw).decode()}"

@@ -24,10 +24,10 @@ from scdrugmap.files import hash_json
 from scdrugmap.progress import Progress, say
 from scdrugmap.run.jobs import Bench, Outcome, Task, run_in_process, start_worker
 from scdrugmap.run.journal import STORE_FOLDER, RunFolder, open_folder
+from scdrugmap.run.models import prepare_models
 from scdrugmap.run.plan import Job, Plan, make_plan
 from scdrugmap.run.record import (
     CELL_MAP_FILE,
-    CoverageRecord,
     ModelRecord,
     ProtocolRecord,
     RunRecord,
@@ -119,7 +119,7 @@ def run_benchmark(
         store = _store(folder, quiet=quiet)
         bench = Bench(config, store)
         try:
-            models = _prepare_models(plan, bench, folder, quiet=quiet)
+            models = prepare_models(plan, bench, folder, quiet=quiet)
             keys = job_keys(plan, models)
             notices = _run_jobs(plan, keys, bench, folder, n_workers, quiet=quiet)
             from scdrugmap.run.cellmap import cell_map, map_method
@@ -216,68 +216,6 @@ def _store(folder: RunFolder, *, quiet: bool) -> Store:
 
     store = Store(quiet=quiet)
     return store if store.writable else Store(folder.path / STORE_FOLDER, quiet=quiet)
-
-
-def _prepare_models(
-    plan: Plan, bench: Bench, folder: RunFolder, *, quiet: bool
-) -> list[ModelRecord]:
-    """Check every estimator and model before anything is trained, and embed all cells once."""
-    from scdrugmap.registry import get_registry
-    from scdrugmap.run.models import estimator_options, record_estimator, record_model
-
-    estimators = get_registry().estimators
-    records: dict[str, ModelRecord] = {}
-    config = plan.config
-    for name in config.models:
-        if name in estimators:
-            records[name] = record_estimator(*estimator_options(config, name))
-        else:
-            for text in bench.model(name).weights.notices:
-                say(f"Note: {name}: {text}", quiet=quiet)
-    for name in config.models:
-        if name not in records:
-            began = time.monotonic()
-            coverage = _embed(plan, bench, name, quiet=quiet)
-            records[name] = record_model(bench.model(name), config.strategies[0], coverage)
-            folder.note("embedded", model=name, seconds=round(time.monotonic() - began, 1))
-    return [records[name] for name in config.models]
-
-
-def _embed(plan: Plan, bench: Bench, name: str, *, quiet: bool) -> list[CoverageRecord]:
-    """Embed the cells of every manifest; those that several share are found in the store."""
-    from scdrugmap.model.embed import embed_cells
-    from scdrugmap.run.jobs import cells_of
-
-    config, loaded = plan.config, bench.model(name)
-    coverage = []
-    for cells in bench.files:
-        if cells.matrix.values not in loaded.spec.accepts:
-            raise DataError(
-                f"{cells.where} holds {cells.matrix.values} in {cells.matrix.location}; {name} "
-                f"accepts {' or '.join(sorted(loaded.spec.accepts))} only",
-                hint=f"name the layer with raw counts with --layer, or leave {name} out",
-            )
-        made = embed_cells(
-            cells_of(cells, plan.cohort.design.frame),
-            loaded,
-            store=bench.store,
-            device=config.device,
-            precision=config.precision,
-            token_budget=config.token_budget,
-            sample=config.sample or config.group,
-            min_genes=config.min_genes,
-            quiet=quiet,
-        )
-        assert made.coverage is not None
-        coverage.append(
-            CoverageRecord(
-                dataset=cells.name,
-                n_known=made.coverage.n_matched,
-                n_genes=made.coverage.n_genes,
-                n_unusable=int((made.status != "").sum()),
-            )
-        )
-    return coverage
 
 
 def _run_jobs(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from scdrugmap.errors import DataError
+from scdrugmap.progress import say
 from scdrugmap.run.record import CoverageRecord, ModelRecord
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
     from scdrugmap.model.load import LoadedModel
+    from scdrugmap.run.jobs import Bench
+    from scdrugmap.run.journal import RunFolder
+    from scdrugmap.run.plan import Plan
     from scdrugmap.specs import EstimatorSpec, Options
 
 
@@ -29,6 +35,67 @@ def load(config: BenchmarkConfig, name: str) -> LoadedModel:
         randomize=config.randomize if spec.needs_weights else None,
         seed=0,
     )
+
+
+def prepare_models(
+    plan: Plan, bench: Bench, folder: RunFolder, *, quiet: bool
+) -> list[ModelRecord]:
+    """Check every estimator and model before anything is trained, and embed all cells once."""
+    from scdrugmap.registry import get_registry
+
+    estimators = get_registry().estimators
+    records: dict[str, ModelRecord] = {}
+    config = plan.config
+    for name in config.models:
+        if name in estimators:
+            records[name] = record_estimator(*estimator_options(config, name))
+        else:
+            for text in bench.model(name).weights.notices:
+                say(f"Note: {name}: {text}", quiet=quiet)
+    for name in config.models:
+        if name not in records:
+            began = time.monotonic()
+            coverage = _embed(plan, bench, name, quiet=quiet)
+            records[name] = record_model(bench.model(name), config.strategies[0], coverage)
+            folder.note("embedded", model=name, seconds=round(time.monotonic() - began, 1))
+    return [records[name] for name in config.models]
+
+
+def _embed(plan: Plan, bench: Bench, name: str, *, quiet: bool) -> list[CoverageRecord]:
+    """Embed the cells of every manifest; those that several share are found in the store."""
+    from scdrugmap.model.embed import embed_cells
+    from scdrugmap.run.jobs import cells_of
+
+    config, loaded = plan.config, bench.model(name)
+    coverage = []
+    for cells in bench.files:
+        if cells.matrix.values not in loaded.spec.accepts:
+            raise DataError(
+                f"{cells.where} holds {cells.matrix.values} in {cells.matrix.location}; {name} "
+                f"accepts {' or '.join(sorted(loaded.spec.accepts))} only",
+                hint=f"name the layer with raw counts with --layer, or leave {name} out",
+            )
+        made = embed_cells(
+            cells_of(cells, plan.cohort.design.frame),
+            loaded,
+            store=bench.store,
+            device=config.device,
+            precision=config.precision,
+            token_budget=config.token_budget,
+            sample=config.sample or config.group,
+            min_genes=config.min_genes,
+            quiet=quiet,
+        )
+        assert made.coverage is not None
+        coverage.append(
+            CoverageRecord(
+                dataset=cells.name,
+                n_known=made.coverage.n_matched,
+                n_genes=made.coverage.n_genes,
+                n_unusable=int((made.status != "").sum()),
+            )
+        )
+    return coverage
 
 
 def estimator_options(config: BenchmarkConfig, name: str) -> tuple[EstimatorSpec, Options]:
