@@ -21,10 +21,10 @@ import pandas as pd
 from scdrugmap.data.cells import Cells, open_cells
 from scdrugmap.data.labels import LabelMap
 from scdrugmap.errors import DataError
-from scdrugmap.evaluate.design import Design, read_design
-from scdrugmap.evaluate.evaluate import evaluate
-from scdrugmap.evaluate.splits import make_split, permute_labels
-from scdrugmap.evaluate.tables import headline
+from scdrugmap.evaluation.design import Design, read_design
+from scdrugmap.evaluation.evaluate import evaluate
+from scdrugmap.evaluation.splits import make_split, permute_labels
+from scdrugmap.evaluation.tables import headline
 from scdrugmap.progress import Progress
 from scdrugmap.run.jobs import cells_of, one_thread
 from scdrugmap.train.predict import predict_cells

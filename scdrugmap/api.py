@@ -192,7 +192,7 @@ def predict(
         The model or its weights are missing or others.
     """
     from scdrugmap.data.cells import open_cells
-    from scdrugmap.evaluate.evaluate import evaluate as score
+    from scdrugmap.evaluation.evaluate import evaluate as score
     from scdrugmap.results import Predictions
     from scdrugmap.train.annotate import annotate, check_key
     from scdrugmap.train.predict import predict_cells
@@ -296,8 +296,8 @@ def evaluate(
     """
     import pandas as pd
 
-    from scdrugmap.evaluate.evaluate import evaluate as score
-    from scdrugmap.evaluate.tables import read_predictions
+    from scdrugmap.evaluation.evaluate import evaluate as score
+    from scdrugmap.evaluation.tables import read_predictions
     from scdrugmap.results import Predictions as Result
 
     if isinstance(predictions, Result):
@@ -408,6 +408,6 @@ def _check_embedding_key(adata: AnnData, key: str) -> None:
 
 
 def _splits(splits: pd.DataFrame | str | Path | None) -> pd.DataFrame | None:
-    from scdrugmap.evaluate.tables import read_splits
+    from scdrugmap.evaluation.tables import read_splits
 
     return read_splits(Path(splits)) if isinstance(splits, str | Path) else splits

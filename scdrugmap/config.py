@@ -201,7 +201,7 @@ class BenchmarkConfig(Section):
         UsageError
             A protocol, or an option of a model, does not exist.
         """
-        from scdrugmap.evaluate.protocols import get_protocol
+        from scdrugmap.evaluation.protocols import get_protocol
         from scdrugmap.registry import get_registry
 
         registry = get_registry()

@@ -103,7 +103,7 @@ class Predictions:
         UsageError
             One of them exists, without `overwrite`.
         """
-        from scdrugmap.evaluate.tables import write_metrics, write_predictions
+        from scdrugmap.evaluation.tables import write_metrics, write_predictions
         from scdrugmap.files import check_output
         from scdrugmap.tables import write_table
 

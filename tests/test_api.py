@@ -13,9 +13,9 @@ import scdrugmap
 from scdrugmap.data.cells import open_cells
 from scdrugmap.data.labels import LabelMap
 from scdrugmap.errors import UsageError
-from scdrugmap.evaluate.design import read_design
-from scdrugmap.evaluate.splits import make_split
-from scdrugmap.evaluate.tables import read_predictions, write_splits
+from scdrugmap.evaluation.design import read_design
+from scdrugmap.evaluation.splits import make_split
+from scdrugmap.evaluation.tables import read_predictions, write_splits
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.train import train_predictor
 
@@ -43,7 +43,7 @@ def splits(file: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def predictor(file: Path, splits: Path, tmp_path: Path) -> Path:
-    from scdrugmap.evaluate.tables import read_splits
+    from scdrugmap.evaluation.tables import read_splits
 
     with open_cells(file) as cells:
         made = train_predictor(
@@ -230,6 +230,6 @@ def test_evaluate_is_a_function_before_and_after_its_package_is_imported() -> No
 
     code = (
         "import scdrugmap; assert callable(scdrugmap.evaluate); "
-        "import scdrugmap.evaluate.tables; assert callable(scdrugmap.evaluate)"
+        "import scdrugmap.evaluation.tables; assert callable(scdrugmap.evaluate)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

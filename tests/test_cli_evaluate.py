@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdrugmap.evaluate.design import Design
-from scdrugmap.evaluate.evaluate import evaluate
-from scdrugmap.evaluate.splits import make_split
-from scdrugmap.evaluate.tables import read_metrics, write_predictions, write_splits
+from scdrugmap.evaluation.design import Design
+from scdrugmap.evaluation.evaluate import evaluate
+from scdrugmap.evaluation.splits import make_split
+from scdrugmap.evaluation.tables import read_metrics, write_predictions, write_splits
 
 
 @pytest.fixture

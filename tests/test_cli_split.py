@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from scdrugmap.data.labels import LabelMap
-from scdrugmap.evaluate.design import read_design
-from scdrugmap.evaluate.protocols import PROTOCOLS
-from scdrugmap.evaluate.splits import make_split
-from scdrugmap.evaluate.tables import read_splits
+from scdrugmap.evaluation.design import read_design
+from scdrugmap.evaluation.protocols import PROTOCOLS
+from scdrugmap.evaluation.splits import make_split
+from scdrugmap.evaluation.tables import read_splits
 from scdrugmap.testing import synthetic_adata
 
 ROLE = ["--label", "response", "--group", "patient"]

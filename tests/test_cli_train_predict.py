@@ -10,7 +10,7 @@ import anndata
 import pandas as pd
 import pytest
 
-from scdrugmap.evaluate.tables import read_predictions
+from scdrugmap.evaluation.tables import read_predictions
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.predictor import Predictor
 
@@ -178,7 +178,7 @@ def test_output_that_is_an_input_is_refused(cli: Any, cohort: Path, predictor: P
 
 
 def test_one_class_is_a_data_error(cli: Any, splits: Path, cohort: Path, tmp_path: Path) -> None:
-    from scdrugmap.evaluate.tables import read_splits, split_id, write_splits
+    from scdrugmap.evaluation.tables import read_splits, split_id, write_splits
 
     table = read_splits(splits)
     table = table[(table["role"] != "train") | (table["label"] == "resistant")]

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from scdrugmap.data.labels import LabelMap
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluate.design import DESIGN_COLUMNS, as_text, read_design
+from scdrugmap.evaluation.design import DESIGN_COLUMNS, as_text, read_design
 from scdrugmap.testing import synthetic_adata
 
 LABELS = LabelMap.parse()

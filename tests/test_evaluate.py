@@ -10,10 +10,10 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluate.design import Design
-from scdrugmap.evaluate.evaluate import describe_metrics, evaluate, evaluate_files
-from scdrugmap.evaluate.splits import make_split
-from scdrugmap.evaluate.tables import (
+from scdrugmap.evaluation.design import Design
+from scdrugmap.evaluation.evaluate import describe_metrics, evaluate, evaluate_files
+from scdrugmap.evaluation.splits import make_split
+from scdrugmap.evaluation.tables import (
     METRIC_COLUMNS,
     headline,
     split_id,

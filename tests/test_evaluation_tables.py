@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluate.tables import (
+from scdrugmap.evaluation.tables import (
     METRIC_COLUMNS,
     PREDICTION_COLUMNS,
     SPLIT_COLUMNS,

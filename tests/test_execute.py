@@ -16,7 +16,7 @@ import pytest
 
 from scdrugmap.config import BenchmarkConfig, make_config, read_config
 from scdrugmap.errors import DataError, ResourceError, UsageError, WeightsError
-from scdrugmap.evaluate.tables import read_metrics, read_predictions, read_splits
+from scdrugmap.evaluation.tables import read_metrics, read_predictions, read_splits
 from scdrugmap.run.execute import parse_executor, run_benchmark
 from scdrugmap.run.journal import open_folder
 from scdrugmap.run.record import read_run

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdrugmap.evaluate.groups import connect_cells, describe_ties, design_fault
+from scdrugmap.evaluation.groups import connect_cells, describe_ties, design_fault
 
 CLASSES = ("sensitive", "resistant")
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from scdrugmap.evaluate.intervals import (
+from scdrugmap.evaluation.intervals import (
     Resampling,
     draw_cell_metrics,
     draw_sample_metrics,
     percentile_interval,
     resample,
 )
-from scdrugmap.evaluate.metrics import (
+from scdrugmap.evaluation.metrics import (
     confusion,
     probability_metrics,
     ranking_metrics,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from scdrugmap.evaluate.metrics import (
+from scdrugmap.evaluation.metrics import (
     METRICS,
     SKILLS,
     best_constant,

@@ -11,7 +11,7 @@ import pytest
 
 from scdrugmap.config import BenchmarkConfig, make_config
 from scdrugmap.errors import DataError
-from scdrugmap.evaluate.design import Design
+from scdrugmap.evaluation.design import Design
 from scdrugmap.run.cohort import draw_cells, read_cohort
 from scdrugmap.run.plan import describe_plan, make_plan, plan_record, plan_with_costs
 from scdrugmap.testing import synthetic_adata

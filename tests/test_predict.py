@@ -15,9 +15,9 @@ from scipy.sparse import csr_matrix
 from scdrugmap.data.cells import open_cells
 from scdrugmap.data.labels import LabelMap
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluate.design import read_design
-from scdrugmap.evaluate.splits import make_split
-from scdrugmap.evaluate.tables import PREDICTION_COLUMNS, check_predictions
+from scdrugmap.evaluation.design import read_design
+from scdrugmap.evaluation.splits import make_split
+from scdrugmap.evaluation.tables import PREDICTION_COLUMNS, check_predictions
 from scdrugmap.model.load import load_model
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.annotate import CALLS, COLORS, annotate, columns
@@ -251,7 +251,7 @@ def test_training_cells_never_stand_for_test_cells_of_their_sample(path: Path) -
 def test_probabilities_read_back_as_they_were(
     estimator: Predictor, path: Path, tmp_path: Path
 ) -> None:
-    from scdrugmap.evaluate.tables import read_predictions, write_predictions
+    from scdrugmap.evaluation.tables import read_predictions, write_predictions
 
     table = predict(estimator, path)
     write_predictions(table, tmp_path / "p.tsv")
@@ -259,7 +259,7 @@ def test_probabilities_read_back_as_they_were(
 
 
 def test_hostile_names_come_back(estimator: Predictor, tmp_path: Path) -> None:
-    from scdrugmap.evaluate.tables import read_predictions, write_predictions
+    from scdrugmap.evaluation.tables import read_predictions, write_predictions
 
     names = ["a\tb", "=cmd()", "<script>", "../../x", "line\nbreak", "'quoted"]
     adata = cohort(SEED_OF_STRANGERS)[:6].copy()

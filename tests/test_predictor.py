@@ -15,8 +15,8 @@ import pytest
 from scdrugmap.data.cells import open_cells
 from scdrugmap.data.labels import LabelMap
 from scdrugmap.errors import DataError, PluginError, UsageError, WeightsError
-from scdrugmap.evaluate.design import read_design
-from scdrugmap.evaluate.splits import make_split
+from scdrugmap.evaluation.design import read_design
+from scdrugmap.evaluation.splits import make_split
 from scdrugmap.model.load import load_model
 from scdrugmap.registry import get_registry
 from scdrugmap.testing import synthetic_adata

@@ -58,7 +58,7 @@ def cells(n_patients: int = N_PATIENTS, names: str = "P%02d") -> pd.DataFrame:
 
 def split_of(table: pd.DataFrame, protocol: str, folds: int = 3) -> pd.DataFrame:
     """Divide patients (sound) or cells (paper) into folds."""
-    from scdrugmap.evaluate.tables import SPLIT_COLUMNS, split_id
+    from scdrugmap.evaluation.tables import SPLIT_COLUMNS, split_id
 
     unit = table["patient"] // 2 if protocol == "pooled-group" else pd.Series(range(len(table)))
     parts = [
@@ -74,7 +74,7 @@ def predictions_of(
     splits: pd.DataFrame, model: str, strategy: str, signal: float, seeds: tuple[int, ...] = (0, 1)
 ) -> pd.DataFrame:
     """Predict the test cells of a split, `signal` better than chance."""
-    from scdrugmap.evaluate.tables import PREDICTION_COLUMNS
+    from scdrugmap.evaluation.tables import PREDICTION_COLUMNS
 
     test = splits[splits["role"] == "test"]
     parts = []
@@ -125,8 +125,8 @@ def make_run(
     **changes: Any,
 ) -> Path:
     """Fill a folder as a finished benchmark does."""
-    from scdrugmap.evaluate.evaluate import evaluate
-    from scdrugmap.evaluate.tables import write_metrics, write_predictions, write_splits
+    from scdrugmap.evaluation.evaluate import evaluate
+    from scdrugmap.evaluation.tables import write_metrics, write_predictions, write_splits
 
     folder.mkdir(parents=True, exist_ok=True)
     table = cells(names=names)
@@ -372,7 +372,7 @@ def test_rows_are_ordered_by_the_sound_protocol_after_the_references(run: Path) 
 
 
 def test_seeds_are_averaged_and_their_spread_kept_apart(run: Path) -> None:
-    from scdrugmap.evaluate.tables import headline
+    from scdrugmap.evaluation.tables import headline
     from scdrugmap.report.summary import estimate
 
     metrics = read_tables(run).metrics

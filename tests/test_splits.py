@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from scdrugmap.data.labels import target
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluate.design import Design
-from scdrugmap.evaluate.splits import PROTOCOLS, Split, make_split, permute_labels
-from scdrugmap.evaluate.tables import SPLIT_COLUMNS, check_splits
+from scdrugmap.evaluation.design import Design
+from scdrugmap.evaluation.splits import PROTOCOLS, Split, make_split, permute_labels
+from scdrugmap.evaluation.tables import SPLIT_COLUMNS, check_splits
 
 SOUND = [name for name, protocol in PROTOCOLS.items() if protocol.family == "sound"]
 

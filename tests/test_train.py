@@ -14,8 +14,8 @@ from scipy.sparse import csr_matrix
 from scdrugmap.data.cells import Cells, open_cells
 from scdrugmap.data.labels import LabelMap
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluate.design import read_design
-from scdrugmap.evaluate.splits import make_split
+from scdrugmap.evaluation.design import read_design
+from scdrugmap.evaluation.splits import make_split
 from scdrugmap.model.load import load_model
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.gather import choose_cells, draw_evenly, shared_genes

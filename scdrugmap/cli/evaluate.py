@@ -47,8 +47,8 @@ def command(
     Several files may hold several models, seeds and folds. Cells without an answer count as wrong;
     predictions of training cells are left out.
     """
-    from scdrugmap.evaluate.evaluate import describe_metrics, evaluate_files
-    from scdrugmap.evaluate.tables import write_metrics
+    from scdrugmap.evaluation.evaluate import describe_metrics, evaluate_files
+    from scdrugmap.evaluation.tables import write_metrics
     from scdrugmap.files import check_output
     from scdrugmap.progress import say
 

@@ -19,7 +19,7 @@ from scdrugmap.cli.options import (
     quiet_option,
     split_list,
 )
-from scdrugmap.evaluate.protocols import PROTOCOLS
+from scdrugmap.evaluation.protocols import PROTOCOLS
 
 
 @click.command(
@@ -78,10 +78,10 @@ def command(
     does, and is no evidence.
     """
     from scdrugmap.data.labels import LabelMap
-    from scdrugmap.evaluate.design import read_design
-    from scdrugmap.evaluate.protocols import get_protocol
-    from scdrugmap.evaluate.splits import make_split
-    from scdrugmap.evaluate.tables import write_splits
+    from scdrugmap.evaluation.design import read_design
+    from scdrugmap.evaluation.protocols import get_protocol
+    from scdrugmap.evaluation.splits import make_split
+    from scdrugmap.evaluation.tables import write_splits
     from scdrugmap.files import check_output
     from scdrugmap.progress import say
 

@@ -42,7 +42,7 @@ def read_tables(folder: Path) -> RunTables:
     DataError
         A table is damaged.
     """
-    from scdrugmap.evaluate.tables import read_metrics, read_predictions, read_splits
+    from scdrugmap.evaluation.tables import read_metrics, read_predictions, read_splits
     from scdrugmap.tables import read_table
 
     run = read_run(folder)

@@ -86,7 +86,7 @@ def _per_fold(scored: pd.DataFrame, curve: object, names: tuple[str, str]) -> pd
 
 def calibration_bins(scored: pd.DataFrame) -> pd.DataFrame:
     """Return the bins of the calibration error: p_mean, share_sensitive, low, high, n."""
-    from scdrugmap.evaluate.metrics import reliability
+    from scdrugmap.evaluation.metrics import reliability
 
     bins = reliability(
         truth=(scored["y"] == 1).to_numpy(bool), p_sensitive=scored["p"].to_numpy(float)

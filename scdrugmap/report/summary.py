@@ -95,7 +95,7 @@ def estimate(
     The interval is the mean of the bounds over seeds; `spread` is the standard deviation of the
     value over seeds, which is another kind of uncertainty and is never mixed in.
     """
-    from scdrugmap.evaluate.tables import headline
+    from scdrugmap.evaluation.tables import headline
 
     rows = metrics[
         (metrics["protocol"] == protocol)
@@ -136,8 +136,8 @@ def best_constant_of(metrics: pd.DataFrame, protocol: str, metric: str) -> Estim
     A predictor that is constant within each fold can do worse: a fold that tests many sensitive
     cells was trained on few.
     """
-    from scdrugmap.evaluate.metrics import METRICS as SCORED
-    from scdrugmap.evaluate.metrics import best_constant
+    from scdrugmap.evaluation.metrics import METRICS as SCORED
+    from scdrugmap.evaluation.metrics import best_constant
 
     rows = metrics[
         (metrics["protocol"] == protocol)

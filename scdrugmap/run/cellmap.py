@@ -73,7 +73,7 @@ def cell_map(cohort: Cohort, sources: list[Cells], cache: Path) -> pd.DataFrame:
 
 
 def _draw(frame: pd.DataFrame) -> pd.DataFrame:
-    from scdrugmap.evaluate.groups import connect_cells
+    from scdrugmap.evaluation.groups import connect_cells
 
     table = frame[["dataset", "cell", "label"]].assign(group=connect_cells(frame))
     if len(table) > MOST_CELLS:

@@ -16,7 +16,7 @@ from scdrugmap.run.record import DatasetRecord
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig, DataFile
     from scdrugmap.data.cells import Cells
-    from scdrugmap.evaluate.design import Design
+    from scdrugmap.evaluation.design import Design
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def read_cohort(config: BenchmarkConfig) -> Cohort:
         A file or its labels cannot be used.
     """
     from scdrugmap.data.labels import LabelMap
-    from scdrugmap.evaluate.design import Design, read_design
+    from scdrugmap.evaluation.design import Design, read_design
 
     labels = LabelMap.parse(config.sensitive, config.resistant, config.drop)
     parts = []
@@ -175,7 +175,7 @@ def _describe(
 ) -> DatasetRecord:
     from scdrugmap.data.labels import RESISTANT, SENSITIVE
     from scdrugmap.data.simulate import DRUG
-    from scdrugmap.evaluate.groups import connect_cells
+    from scdrugmap.evaluation.groups import connect_cells
 
     own = frame[frame["dataset"] == item.dataset]
     group = connect_cells(frame)[(frame["dataset"] == item.dataset).to_numpy()]

@@ -36,7 +36,7 @@ from scdrugmap.run.record import (
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
-    from scdrugmap.evaluate.splits import Split
+    from scdrugmap.evaluation.splits import Split
     from scdrugmap.run.store import Store
 
 METRICS_FILE, REPORT_FILE = "metrics.tsv", "report.html"
@@ -200,7 +200,7 @@ def _own_notices(plan: Plan, split: Split) -> tuple[str, ...]:
 
 
 def _write_splits(plan: Plan, folder: RunFolder) -> None:
-    from scdrugmap.evaluate.tables import write_splits
+    from scdrugmap.evaluation.tables import write_splits
 
     for name, split in plan.splits.items():
         write_splits(split.table, _splits_path(folder, name))
@@ -323,8 +323,8 @@ def _evaluate(
     plan: Plan, keys: dict[Job, str], folder: RunFolder, *, quiet: bool
 ) -> tuple[pd.DataFrame, list[str]]:
     """Join the finished jobs to predictions, and score them."""
-    from scdrugmap.evaluate.evaluate import evaluate
-    from scdrugmap.evaluate.tables import write_predictions
+    from scdrugmap.evaluation.evaluate import evaluate
+    from scdrugmap.evaluation.tables import write_predictions
 
     tables, notices = [], []
     with Progress("evaluate", len(plan.splits), "protocols", quiet=quiet) as progress:
@@ -350,7 +350,7 @@ def _in_order(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _protocols(plan: Plan) -> Iterator[ProtocolRecord]:
-    from scdrugmap.evaluate.protocols import get_protocol
+    from scdrugmap.evaluation.protocols import get_protocol
 
     refused = {item.protocol: item.error for item in plan.refusals}
     for name in plan.config.protocols:
@@ -387,7 +387,7 @@ def _provenance(config: BenchmarkConfig, began: datetime) -> dict[str, Any]:
 def _write_results(
     folder: RunFolder, metrics: pd.DataFrame, mapped: pd.DataFrame, record: RunRecord
 ) -> None:
-    from scdrugmap.evaluate.tables import write_metrics
+    from scdrugmap.evaluation.tables import write_metrics
     from scdrugmap.report.build import build_report
     from scdrugmap.tables import write_table
 

@@ -95,7 +95,7 @@ class Bench:
 
     def run(self, task: Task) -> Outcome:
         """Do a task and write its part."""
-        from scdrugmap.evaluate.tables import read_splits, write_predictions
+        from scdrugmap.evaluation.tables import read_splits, write_predictions
 
         if task.splits not in self._splits:
             self._splits[task.splits] = read_splits(task.splits)

@@ -61,7 +61,7 @@ class RunFolder:
 
     def finished(self, key: str) -> pd.DataFrame | None:
         """Return the predictions of a finished job; a damaged file counts as missing."""
-        from scdrugmap.evaluate.tables import read_predictions
+        from scdrugmap.evaluation.tables import read_predictions
 
         path = self.part(key)
         if not path.is_file():

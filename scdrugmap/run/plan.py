@@ -14,7 +14,7 @@ from scdrugmap.errors import DataError, ScDrugMapError
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig, Family, Head
-    from scdrugmap.evaluate.splits import Split
+    from scdrugmap.evaluation.splits import Split
     from scdrugmap.run.cohort import Cohort
 
 PROBE_CELLS = 8
@@ -111,7 +111,7 @@ def make_splits(
     DataError
         Every protocol refuses them; the reason of the first.
     """
-    from scdrugmap.evaluate.splits import make_split
+    from scdrugmap.evaluation.splits import make_split
 
     splits: dict[str, Split] = {}
     refusals: list[Refusal] = []

@@ -128,7 +128,7 @@ def dataset_names(cells: Cells, column: str | None) -> np.ndarray:
         There is no such column.
     """
     from scdrugmap.data.labels import require_column
-    from scdrugmap.evaluate.design import as_text
+    from scdrugmap.evaluation.design import as_text
 
     if column is None:
         return np.full(cells.n_cells, cells.name, object)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scdrugmap.errors import DataError
-from scdrugmap.evaluate.tables import PREDICTION_COLUMNS
+from scdrugmap.evaluation.tables import PREDICTION_COLUMNS
 from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
 from scdrugmap.train.gather import cell_keys, dataset_names
@@ -156,7 +156,7 @@ def _roles_and_samples(
 
 def _sample_column(predictor: Predictor, cells: Cells, sample: str | None) -> np.ndarray | None:
     from scdrugmap.data.labels import require_column
-    from scdrugmap.evaluate.design import as_text
+    from scdrugmap.evaluation.design import as_text
 
     remembered = predictor.info.sample_column
     if sample is None and remembered in cells.obs.columns:
@@ -302,7 +302,7 @@ def predict_file(
     pandas.DataFrame
         What was written to `output`.
     """
-    from scdrugmap.evaluate.tables import read_splits, write_predictions
+    from scdrugmap.evaluation.tables import read_splits, write_predictions
     from scdrugmap.train.annotate import check_key, write_annotated
 
     table = None if splits is None else read_splits(splits)

@@ -232,8 +232,8 @@ def train_predictor(
 
 def default_head(splits: pd.DataFrame) -> HeadName:
     """Return the head of a split's protocol family: the paper's network under ``paper``."""
-    from scdrugmap.evaluate.protocols import PROTOCOLS
-    from scdrugmap.evaluate.tables import protocol_of
+    from scdrugmap.evaluation.protocols import PROTOCOLS
+    from scdrugmap.evaluation.tables import protocol_of
 
     protocol = PROTOCOLS.get(protocol_of(splits))
     return "mlp" if protocol is not None and protocol.family == "paper" else "logistic"
@@ -306,7 +306,7 @@ def train_files(
     from contextlib import ExitStack
 
     from scdrugmap.data.cells import open_cells
-    from scdrugmap.evaluate.tables import read_splits
+    from scdrugmap.evaluation.tables import read_splits
     from scdrugmap.model.load import load_model
 
     table = read_splits(splits)

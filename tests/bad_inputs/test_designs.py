@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from scdrugmap.evaluate.tables import read_splits
+from scdrugmap.evaluation.tables import read_splits
 from scdrugmap.testing import synthetic_adata
 
 SOUND = ("pooled-group", "within")

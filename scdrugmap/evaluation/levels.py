@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdrugmap.evaluate.intervals import (
+from scdrugmap.evaluation.intervals import (
     MIN_GROUPS_FOR_INTERVAL,
     Interval,
     Resampling,
@@ -16,7 +16,7 @@ from scdrugmap.evaluate.intervals import (
     percentile_interval,
     resample,
 )
-from scdrugmap.evaluate.metrics import (
+from scdrugmap.evaluation.metrics import (
     PROBABILITY,
     RANKING,
     THRESHOLDED,

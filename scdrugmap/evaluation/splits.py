@@ -10,13 +10,13 @@ import pandas as pd
 
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluate.groups import connect_cells, describe_ties
-from scdrugmap.evaluate.metrics import shortage_of_cells
-from scdrugmap.evaluate.protocols import PROTOCOLS, Fold, Protocol, get_protocol
-from scdrugmap.evaluate.tables import SPLIT_COLUMNS, split_id
+from scdrugmap.evaluation.groups import connect_cells, describe_ties
+from scdrugmap.evaluation.metrics import shortage_of_cells
+from scdrugmap.evaluation.protocols import PROTOCOLS, Fold, Protocol, get_protocol
+from scdrugmap.evaluation.tables import SPLIT_COLUMNS, split_id
 
 if TYPE_CHECKING:
-    from scdrugmap.evaluate.design import Design
+    from scdrugmap.evaluation.design import Design
 
 __all__ = ["PROTOCOLS", "Split", "make_split", "permute_labels"]
 
@@ -101,7 +101,7 @@ def make_split(
     design : Design
         The order of its cells changes nothing.
     protocol : str
-        A name of :data:`~scdrugmap.evaluate.protocols.PROTOCOLS`.
+        A name of :data:`~scdrugmap.evaluation.protocols.PROTOCOLS`.
     folds : int
         At least 2; reduced, with a notice, where a label has fewer groups.
     seed : int

@@ -11,9 +11,9 @@ import pandas as pd
 
 from scdrugmap.data.labels import target
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluate.levels import TestCells, score_levels
-from scdrugmap.evaluate.metrics import best_constant
-from scdrugmap.evaluate.tables import (
+from scdrugmap.evaluation.levels import TestCells, score_levels
+from scdrugmap.evaluation.metrics import best_constant
+from scdrugmap.evaluation.tables import (
     METRIC_COLUMNS,
     check_predictions,
     check_splits,

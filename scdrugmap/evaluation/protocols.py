@@ -69,7 +69,7 @@ def paper_pooled(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
     """Divide single cells at random, whatever they share."""
     from sklearn.model_selection import KFold
 
-    from scdrugmap.evaluate.groups import design_fault
+    from scdrugmap.evaluation.groups import design_fault
 
     warning = (
         "paper-pooled puts cells of one sample on both sides: its figures compare with the "
@@ -88,7 +88,7 @@ def paper_pooled(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
 
 def pooled_group(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
     """Divide the groups of all datasets together."""
-    from scdrugmap.evaluate.groups import design_fault
+    from scdrugmap.evaluation.groups import design_fault
 
     fault = design_fault(cells, _classes())
     if fault is not None:
@@ -100,7 +100,7 @@ def pooled_group(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
 
 def within(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
     """Divide the groups of each dataset by itself; folds are numbered through all datasets."""
-    from scdrugmap.evaluate.groups import design_fault
+    from scdrugmap.evaluation.groups import design_fault
 
     made: list[Fold] = []
     notices: list[str] = []
@@ -170,7 +170,7 @@ def _classes() -> tuple[str, str]:
 
 def _feasible(cells: pd.DataFrame, folds: int, where: str) -> tuple[int, list[str]]:
     """Return the number of folds in which each can test both labels."""
-    from scdrugmap.evaluate.groups import groups_of_class
+    from scdrugmap.evaluation.groups import groups_of_class
 
     counts = groups_of_class(cells)
     fewest = int(counts.min())

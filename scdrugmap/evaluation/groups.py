@@ -40,7 +40,7 @@ def connect_cells(cells: pd.DataFrame) -> np.ndarray:
     Parameters
     ----------
     cells : DataFrame
-        Columns of a :class:`~scdrugmap.evaluate.design.Design`.
+        Columns of a :class:`~scdrugmap.evaluation.design.Design`.
 
     Returns
     -------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from scdrugmap.evaluate.metrics import (
+from scdrugmap.evaluation.metrics import (
     Key,
     calibration_error,
     thresholded_metrics,

@@ -269,7 +269,7 @@ def headline(metrics: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     metrics : DataFrame
-        As :func:`~scdrugmap.evaluate.evaluate.evaluate` gives it. A run on one dataset has that
+        As :func:`~scdrugmap.evaluation.evaluate.evaluate` gives it. A run on one dataset has that
         dataset's name in its pooled rows, a run on several has ``all``.
     """
     pooled = metrics[metrics["fold"] == "all"]

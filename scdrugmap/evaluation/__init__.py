@@ -1,0 +1,1 @@
+"""Split labelled cells, score predictions, and say how sure the scores are."""
