@@ -13,8 +13,11 @@ import numpy as np
 
 from scdrugmap.errors import UsageError
 
-PART_CELLS = 4096
-"""Cells of a part: what is stored, verified and recomputed as one."""
+PART_CELLS = 1024
+"""Cells of a part: what is stored, verified and recomputed as one.
+
+A killed run repeats one part at most: some 20 minutes of a model that embeds a cell a second.
+"""
 
 GROUP_CELLS = 4096
 """Most cells of a group: longer samples are cut into windows of about equal size."""
