@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         pool_mean,
     )
     from scdrugmap.modelkit.padding import pad
+    from scdrugmap.modelkit.performer import FavorAttention, PerformerLayer
     from scdrugmap.modelkit.published import PublishedFolder, Weights
     from scdrugmap.modelkit.randomness import cell_keys, generator, sample_tokens, token_keys
     from scdrugmap.modelkit.ranking import rank_tokens
@@ -46,6 +47,8 @@ _NAMES = {
     "PreNormLayer": "scdrugmap.modelkit.layers",
     "pool_mean": "scdrugmap.modelkit.layers",
     "pad": "scdrugmap.modelkit.padding",
+    "FavorAttention": "scdrugmap.modelkit.performer",
+    "PerformerLayer": "scdrugmap.modelkit.performer",
     "PublishedFolder": "scdrugmap.modelkit.published",
     "Weights": "scdrugmap.modelkit.published",
     "cell_keys": "scdrugmap.modelkit.randomness",
@@ -60,9 +63,11 @@ __all__ = [
     "Attention",
     "CellModel",
     "Coverage",
+    "FavorAttention",
     "FeedForward",
     "Genes",
     "KeyMap",
+    "PerformerLayer",
     "PostNormLayer",
     "PreNormLayer",
     "PublishedFolder",
