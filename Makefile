@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+PACKAGES := scdrugmap $(foreach p,$(PLUGINS),$(dir $(p))scdrugmap_plugin_$(notdir $(patsubst %/,%,$(dir $(p)))))
 PYPROJECTS := pyproject.toml $(PLUGINS)
 # the reference figures need two files that are not part of the project
 BENCHMARKS := $(filter-out benchmarks/reference_figures.py,$(wildcard benchmarks/*.py))
@@ -40,7 +41,7 @@ test-unit: install  ## Run the fast tests
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy scdrugmap $(foreach p,$(PLUGINS),$(wildcard $(dir $(p))scdrugmap_plugin_*))
+	$(BIN)/mypy $(PACKAGES)
 
 format: install  ## Format the code
 	$(BIN)/ruff check --fix .
