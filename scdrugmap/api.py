@@ -7,7 +7,6 @@ are never written, and no key that scDrugMap did not write is overwritten.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from scdrugmap.train.predictor import Predictor
 
 __all__ = ["benchmark", "check", "embed", "evaluate", "predict"]
-
-UNS = "scdrugmap"
 
 
 def embed(
@@ -79,7 +76,8 @@ def embed(
     -------
     None, AnnData or Embedded
         An AnnData gets ``obsm[key_added]`` ((n_cells, D) float32; NaN rows for cells without a
-        gene that the model knows) and a record in ``uns["scdrugmap"]``; a path gives an
+        gene that the model knows), a record in ``uns["scdrugmap"]`` and, in var, which genes the
+        model knows (``scdrugmap_in_vocab_<model>``); a path gives an
         :class:`~scdrugmap.results.Embedded`.
 
     Raises
@@ -93,6 +91,7 @@ def embed(
     """
     from scdrugmap.config import text_of
     from scdrugmap.data.cells import open_cells
+    from scdrugmap.model.annotate import annotate, check_key, known_columns
     from scdrugmap.model.embed import embed_cells
     from scdrugmap.model.embedding_file import obsm_key
     from scdrugmap.model.load import load_model
@@ -101,7 +100,7 @@ def embed(
     adata = _own(data, copy=copy)
     key = key_added or obsm_key(model)
     if adata is not None:
-        _check_embedding_key(adata, key)
+        check_key(adata, key)
     loaded = load_model(
         model,
         settings={name: text_of(value) for name, value in options.items()},
@@ -124,13 +123,10 @@ def embed(
             quiet=quiet,
         )
         result = Embedded(key, cells.obs, made.values, made.record)
+        known = known_columns(cells, made)
     if adata is None:
         return result
-    adata.obsm[key] = made.values
-    adata.uns[UNS] = {
-        **adata.uns.get(UNS, {}),
-        _record_key(key): json.dumps(made.record, sort_keys=True),
-    }
+    annotate(adata, key, made, known)
     return adata if copy else None
 
 
@@ -138,7 +134,7 @@ def predict(
     data: AnnData | str | Path,
     predictor: str | Path | Predictor,
     *,
-    key_added: str = UNS,
+    key_added: str = "scdrugmap",
     copy: bool = False,
     splits: str | Path | pd.DataFrame | None = None,
     sample: str | None = None,
@@ -387,24 +383,6 @@ def _reading(reading: Mapping[str, Any] | None, *, whole: bool) -> dict[str, Any
             hint="take a part of the AnnData first: adata[...].copy()",
         )
     return arguments
-
-
-def _record_key(key: str) -> str:
-    return f"embed_{key.removeprefix('X_')}"
-
-
-def _check_embedding_key(adata: AnnData, key: str) -> None:
-    """Refuse a key of obsm that we did not write, or that no file could hold."""
-    if not key or "/" in key:
-        raise UsageError(f"key_added={key!r} cannot be a key", hint="use letters, digits and _")
-    there = adata.uns.get(UNS, {})
-    if not isinstance(there, Mapping):
-        raise UsageError(f"uns has {UNS!r}, which scdrugmap did not write", hint="rename it")
-    if key in adata.obsm and _record_key(key) not in there:
-        raise UsageError(
-            f"obsm has {key!r}, which scdrugmap did not write; nothing is overwritten",
-            hint="choose another name with key_added=",
-        )
 
 
 def _splits(splits: pd.DataFrame | str | Path | None) -> pd.DataFrame | None:

@@ -69,6 +69,23 @@ def test_embed_edits_in_place_and_returns_nothing(adata: AnnData) -> None:
     assert adata.raw is None
 
 
+def test_embed_says_which_genes_the_model_knows(adata: AnnData) -> None:
+    names = adata.var_names.to_numpy().astype(object)
+    names[[3, 5]] = ["no-such-gene", names[4]]  # one unknown name, one repeated
+    adata.var_names = names
+    scdrugmap.embed(adata, "scgpt", weights="random", variant="tiny")
+    known = adata.var["scdrugmap_in_vocab_scgpt"]
+    assert known.dtype == bool
+    assert list(np.flatnonzero(~known)) == [3]
+
+
+def test_embed_from_raw_says_nothing_of_the_genes_of_var(adata: AnnData) -> None:
+    adata.raw = adata.copy()
+    adata.X = adata.X * 0.3
+    scdrugmap.embed(adata, "randproj", reading={"layer": "raw"})
+    assert list(adata.var.columns) == list(adata.raw.var.columns)
+
+
 def test_embed_with_copy_leaves_the_original_alone(adata: AnnData) -> None:
     made = scdrugmap.embed(adata, "randproj", copy=True)
     assert "X_randproj" in made.obsm
