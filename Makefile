@@ -28,6 +28,7 @@ $(STAMP): $(PYPROJECTS) constraints.txt
 	touch $@
 
 demo: install  ## Simulate a cohort, run the whole benchmark on it, write runs/demo/report.html
+	mkdir -p runs
 	$(BIN)/scdrugmap datasets simulate -o runs/demo-cohort.h5ad --seed 0 --overwrite
 	$(BIN)/scdrugmap benchmark benchmarks/demo.yaml -o runs/demo --overwrite
 	@echo "Open runs/demo/report.html"
