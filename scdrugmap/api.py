@@ -175,7 +175,7 @@ def predict(
     -------
     None, AnnData or Predictions
         An AnnData gets ``obs["<key>_p_sensitive"]``, ``obs["<key>_call"]``,
-        ``obs["<key>_reason"]`` and a record in ``uns``; a path gives a
+        ``obs["<key>_reason"]``, ``obs["<key>_domain"]`` and a record in ``uns``; a path gives a
         :class:`~scdrugmap.results.Predictions`.
 
     Raises
@@ -202,7 +202,7 @@ def predict(
     source = data if adata is None else adata
     arguments = _reading(reading, whole=adata is not None)
     with open_cells(source, sample=sample, **arguments) as cells:
-        table = predict_cells(
+        found = predict_cells(
             bundle,
             cells,
             splits=manifest,
@@ -217,9 +217,9 @@ def predict(
         )
         obs = cells.obs
     if adata is None:
-        metrics = None if manifest is None else score(table, manifest)
-        return Predictions(table, obs, bundle.info, key_added, metrics)
-    annotate(adata, table, bundle.info, key_added)
+        metrics = None if manifest is None else score(found.cells, manifest)
+        return Predictions(found, obs, key_added, metrics)
+    annotate(adata, found, key_added)
     return adata if copy else None
 
 

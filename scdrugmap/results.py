@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from scdrugmap.train.predict import Predicted
     from scdrugmap.train.record import PredictorInfo
 
 
@@ -59,22 +60,29 @@ class Predictions:
 
     Attributes
     ----------
-    cells : DataFrame
-        ``predictions.tsv``: one row per cell, in file order.
+    predicted : Predicted
     obs : DataFrame
         Table of the cells as the file has it.
-    info : PredictorInfo
     key : str
         Prefix of the keys of :meth:`to_adata`.
     metrics : DataFrame or None
         ``metrics.tsv``, if a split was given.
     """
 
-    cells: pd.DataFrame
+    predicted: Predicted
     obs: pd.DataFrame
-    info: PredictorInfo
     key: str = "scdrugmap"
     metrics: pd.DataFrame | None = None
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """``predictions.tsv``: one row per cell, in file order."""
+        return self.predicted.cells
+
+    @property
+    def info(self) -> PredictorInfo:
+        """What the predictor says about itself."""
+        return self.predicted.info
 
     @property
     def samples(self) -> pd.DataFrame:
@@ -92,7 +100,7 @@ class Predictions:
 
         frame, _ = storable(self.obs)
         adata = AnnData(obs=frame)
-        annotate(adata, self.cells, self.info, self.key)
+        annotate(adata, self.predicted, self.key)
         return adata
 
     def to_table(self, folder: str | Path, *, overwrite: bool = False) -> None:

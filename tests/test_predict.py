@@ -21,7 +21,8 @@ from scdrugmap.evaluation.tables import PREDICTION_COLUMNS, check_predictions
 from scdrugmap.model.load import load_model
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.annotate import CALLS, COLORS, annotate, columns
-from scdrugmap.train.predict import predict_cells, summarise, summary_lines
+from scdrugmap.train.domain import Domain, outside
+from scdrugmap.train.predict import Predicted, predict_cells, summarise, summary_lines
 from scdrugmap.train.predictor import Predictor
 from scdrugmap.train.train import train_predictor
 
@@ -66,12 +67,16 @@ def frozen(path: Path, splits: pd.DataFrame) -> Predictor:
     return train(path, splits, model=load_model("randproj"))
 
 
-def predict(predictor: Predictor, source: Path | anndata.AnnData, **options: Any) -> pd.DataFrame:
+def predicted(predictor: Predictor, source: Path | anndata.AnnData, **options: Any) -> Predicted:
     with open_cells(source) as cells:
         return predict_cells(predictor, cells, **{"quiet": True, **options})
 
 
-def changed(adata: anndata.AnnData, rows: slice, value: float, columns: Any = None) -> None:
+def predict(predictor: Predictor, source: Path | anndata.AnnData, **options: Any) -> pd.DataFrame:
+    return predicted(predictor, source, **options).cells
+
+
+def changed(adata: anndata.AnnData, rows: slice, value: Any) -> None:
     dense = adata.X.toarray()
     dense[rows] = value
     adata.X = csr_matrix(dense)
@@ -292,9 +297,9 @@ def test_summary_counts_per_sample() -> None:
 def test_keys_of_an_anndata_are_those_of_the_contract(estimator: Predictor) -> None:
     adata = cohort(SEED_OF_STRANGERS)
     changed(adata, slice(3, 4), 0)
-    table = predict(estimator, adata)
+    found = predicted(estimator, adata)
     before = adata.X.toarray()
-    annotate(adata, table, estimator.info)
+    annotate(adata, found)
     assert adata.obs["scdrugmap_p_sensitive"].dtype == np.float32
     assert tuple(adata.obs["scdrugmap_call"].cat.categories) == CALLS
     assert adata.obs["scdrugmap_call"].iloc[3] == "invalid"
@@ -305,7 +310,7 @@ def test_keys_of_an_anndata_are_those_of_the_contract(estimator: Predictor) -> N
     assert (adata.X.toarray() == before).all()
 
 
-def test_calls_follow_the_threshold() -> None:
+def test_calls_follow_the_threshold(estimator: Predictor) -> None:
     table = pd.DataFrame(
         {
             "cell": list("abcd"),
@@ -315,35 +320,36 @@ def test_calls_follow_the_threshold() -> None:
             "reason": ["", "", "conformal", "no_known_genes"],
         }
     )
-    calls = columns(table)["scdrugmap_call"].tolist()
+    found = Predicted(table, estimator.info, np.full(4, np.nan, np.float32))
+    calls = columns(found)["scdrugmap_call"].tolist()
     assert calls == ["sensitive", "resistant", "abstain", "invalid"]
 
 
 def test_two_predictors_need_two_prefixes(estimator: Predictor) -> None:
     adata = cohort(SEED_OF_STRANGERS)
-    table = predict(estimator, adata)
-    annotate(adata, table, estimator.info)
+    found = predicted(estimator, adata)
+    annotate(adata, found)
     with pytest.raises(UsageError, match="nothing is overwritten") as caught:
-        annotate(adata, table, estimator.info)
+        annotate(adata, found)
     assert "--key-added" in caught.value.hint
-    annotate(adata, table, estimator.info, "second")
+    annotate(adata, found, "second")
     assert "second_p_sensitive" in adata.obs
     assert "second_call_colors" in adata.uns
 
 
 def test_foreign_key_is_not_overwritten(estimator: Predictor) -> None:
     adata = cohort(SEED_OF_STRANGERS)
-    table = predict(estimator, adata)
+    found = predicted(estimator, adata)
     adata.uns["scdrugmap"] = "somebody else's"
     with pytest.raises(UsageError, match="did not write"):
-        annotate(adata, table, estimator.info)
+        annotate(adata, found)
     assert "scdrugmap_call" not in adata.obs
 
 
 def test_embeddings_in_uns_are_kept(estimator: Predictor) -> None:
     adata = cohort(SEED_OF_STRANGERS)
     adata.uns["scdrugmap"] = {"embed_scgpt": "{}"}
-    annotate(adata, predict(estimator, adata), estimator.info)
+    annotate(adata, predicted(estimator, adata))
     assert set(adata.uns["scdrugmap"]) == {"embed_scgpt", "predict"}
 
 
@@ -351,4 +357,57 @@ def test_embeddings_in_uns_are_kept(estimator: Predictor) -> None:
 def test_key_that_h5ad_cannot_hold_is_refused(estimator: Predictor, key: str) -> None:
     adata = cohort(SEED_OF_STRANGERS)
     with pytest.raises(UsageError, match="cannot be a key"):
-        annotate(adata, predict(estimator, adata), estimator.info, key)
+        annotate(adata, predicted(estimator, adata), key)
+
+
+def test_domain_is_the_quantile_of_the_distance_to_the_training_cells(
+    frozen: Predictor, path: Path, splits: pd.DataFrame
+) -> None:
+    adata = anndata.read_h5ad(path)
+    annotate(adata, predicted(frozen, path))
+    domain = adata.obs["scdrugmap_domain"]
+    assert domain.dtype == np.float32
+    rows = splits[splits["fold"] == 0].set_index("cell")["role"]
+    train = domain.loc[rows.index[rows == "train"]].sort_values()
+    np.testing.assert_allclose(train, np.linspace(0, 1, len(train)), atol=0.01)  # one quantile
+
+
+def test_strange_cell_lies_outside_of_the_training_cells(frozen: Predictor) -> None:
+    adata = cohort()
+    one = np.zeros(300)
+    one[5] = 10_000
+    changed(adata, slice(3, 4), one)
+    changed(adata, slice(4, 5), 0)
+    domain = predicted(frozen, adata).domain
+    assert outside(domain)[3]
+    assert outside(domain).mean() < 0.1
+    assert np.isnan(domain[4])
+    assert np.isfinite(np.delete(domain, 4)).all()
+
+
+def test_domain_is_the_same_from_a_file_and_for_chosen_cells(
+    frozen: Predictor, tmp_path: Path
+) -> None:
+    adata = cohort(SEED_OF_STRANGERS)
+    frozen.save(tmp_path / "p.zip")
+    again = Predictor.load(tmp_path / "p.zip")
+    with open_cells(adata) as cells:
+        whole = frozen.scorer(quiet=True).scores(cells, quiet=True).domain
+        some = again.scorer(quiet=True).scores(cells, index=np.array([3, 50]), quiet=True).domain
+    assert whole is not None
+    np.testing.assert_array_equal(some, whole[[3, 50]])
+
+
+def test_estimators_have_no_domain(estimator: Predictor) -> None:
+    adata = cohort(SEED_OF_STRANGERS)
+    annotate(adata, predicted(estimator, adata))
+    assert adata.obs["scdrugmap_domain"].dtype == np.float32
+    assert adata.obs["scdrugmap_domain"].isna().all()
+
+
+def test_edge_of_equal_distances_is_not_outside() -> None:
+    quantiles = np.concatenate([np.linspace(0, 1, 90), np.full(11, 2.0)])
+    domain = Domain(np.zeros(1, np.float32), quantiles)
+    placed = domain.place(np.array([[0.0], [2.0], [2.1], [np.nan]], np.float32))
+    np.testing.assert_allclose(placed, [0.0, 0.9, 1.0, np.nan], atol=1e-6)
+    assert outside(placed).tolist() == [False, False, True, False]

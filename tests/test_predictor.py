@@ -118,7 +118,8 @@ def test_predictor_comes_back_from_its_file(saved: Path, estimator: Predictor, p
     assert loaded.info == estimator.info
     with open_cells(path) as cells:
         pd.testing.assert_frame_equal(
-            predict_cells(loaded, cells, quiet=True), predict_cells(estimator, cells, quiet=True)
+            predict_cells(loaded, cells, quiet=True).cells,
+            predict_cells(estimator, cells, quiet=True).cells,
         )
 
 
@@ -129,7 +130,8 @@ def test_predictor_of_a_model_comes_back_from_its_file(
     loaded = Predictor.load(tmp_path / "predictor.zip")
     with open_cells(path) as cells:
         pd.testing.assert_frame_equal(
-            predict_cells(loaded, cells, quiet=True), predict_cells(frozen, cells, quiet=True)
+            predict_cells(loaded, cells, quiet=True).cells,
+            predict_cells(frozen, cells, quiet=True).cells,
         )
 
 

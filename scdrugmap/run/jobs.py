@@ -140,7 +140,7 @@ class Bench:
             # The finished parts of an embedding are those of all cells; estimators have none.
             part = cells if loaded is not None else cells_of(cells, test)
             if part.n_cells:
-                rows = predict_cells(predictor, part, splits=splits, model=loaded, **how)
+                rows = predict_cells(predictor, part, splits=splits, model=loaded, **how).cells
                 parts.append(rows[rows["role"].isin(["test", "train"]) & _is_test(rows, test)])
         return pd.concat(parts, ignore_index=True), predictor.info.notices
 

@@ -15,31 +15,33 @@ from scdrugmap.files import atomic_path
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scdrugmap.train.predict import Predicted
     from scdrugmap.train.record import PredictorInfo
 
 CALLS = ("resistant", "sensitive", "abstain", "invalid")
 COLORS = ("#b2182b", "#2166ac", "#bdbdbd", "#636363")
 """Colours of the calls, apart for colour-blind readers too."""
 REASONS = ("no_known_genes", "low_coverage", "few_counts", "out_of_domain", "conformal")
+NAMES = ("p_sensitive", "call", "reason", "domain")
 KEY = "scdrugmap"
 
 
-def columns(predictions: pd.DataFrame, key: str = KEY) -> pd.DataFrame:
+def columns(predicted: Predicted, key: str = KEY) -> pd.DataFrame:
     """Return the columns of obs.
 
     Parameters
     ----------
-    predictions : pandas.DataFrame
-        Of one file, in its order.
+    predicted : Predicted
     key : str
         Prefix of the names.
 
     Returns
     -------
     pandas.DataFrame
-        ``<key>_p_sensitive`` (float32), ``<key>_call`` and ``<key>_reason`` (categorical), index =
-        cell names.
+        ``<key>_p_sensitive`` and ``<key>_domain`` (float32), ``<key>_call`` and ``<key>_reason``
+        (categorical), index = cell names.
     """
+    predictions = predicted.cells
     answered = predictions["state"].to_numpy() == "answered"
     above = predictions["p_sensitive"].to_numpy() >= predictions["threshold"].to_numpy()
     call = np.where(
@@ -53,6 +55,7 @@ def columns(predictions: pd.DataFrame, key: str = KEY) -> pd.DataFrame:
             f"{key}_p_sensitive": predictions["p_sensitive"].to_numpy(np.float32),
             f"{key}_call": pd.Categorical(call, categories=CALLS),
             f"{key}_reason": pd.Categorical(reason, categories=REASONS),
+            f"{key}_domain": predicted.domain,
         },
         index=pd.Index(predictions["cell"], dtype=object, name=None),
     )
@@ -78,7 +81,7 @@ def check_key(key: str, obs: pd.DataFrame, uns: Any) -> None:
     """
     if not key or "/" in key or key.startswith("_"):
         raise UsageError(f"--key-added {key!r} cannot be a key", hint="use letters, digits and _")
-    taken = [f"{key}_{name}" for name in ("p_sensitive", "call", "reason")]
+    taken = [f"{key}_{name}" for name in NAMES]
     taken = [name for name in taken if name in obs.columns]
     ours = key in uns and isinstance(uns[key], dict) and "predict" in uns[key]
     if ours or taken:
@@ -93,9 +96,7 @@ def check_key(key: str, obs: pd.DataFrame, uns: Any) -> None:
         )
 
 
-def annotate(
-    adata: AnnData, predictions: pd.DataFrame, info: PredictorInfo, key: str = KEY
-) -> None:
+def annotate(adata: AnnData, predicted: Predicted, key: str = KEY) -> None:
     """Add predictions to an AnnData in place; X, layers, raw and obsp are left alone.
 
     Raises
@@ -104,27 +105,21 @@ def annotate(
         The prefix is taken.
     """
     check_key(key, adata.obs, adata.uns)
-    for name, values in columns(predictions, key).items():
+    for name, values in columns(predicted, key).items():
         adata.obs[name] = values.array
-    adata.uns[key] = {**adata.uns.get(key, {}), "predict": json.dumps(record(info), sort_keys=True)}
+    kept = json.dumps(record(predicted.info), sort_keys=True)
+    adata.uns[key] = {**adata.uns.get(key, {}), "predict": kept}
     adata.uns[f"{key}_call_colors"] = np.array(COLORS, object)
 
 
-def write_annotated(
-    obs: pd.DataFrame,
-    predictions: pd.DataFrame,
-    info: PredictorInfo,
-    target: Path,
-    key: str = KEY,
-) -> None:
+def write_annotated(obs: pd.DataFrame, predicted: Predicted, target: Path, key: str = KEY) -> None:
     """Write an h5ad file with the cells' table and the predictions, without any expression.
 
     Parameters
     ----------
     obs : pandas.DataFrame
-        Table of the cells, in the order of `predictions`.
-    predictions : pandas.DataFrame
-    info : PredictorInfo
+        Table of the cells that were predicted, in their order.
+    predicted : Predicted
     target : Path
     key : str
         Prefix of all keys.
@@ -134,6 +129,6 @@ def write_annotated(
     from scdrugmap.model.embedding_file import storable
 
     adata = anndata.AnnData(obs=storable(obs)[0])
-    annotate(adata, predictions, info, key)
+    annotate(adata, predicted, key)
     with atomic_path(Path(target)) as temporary:
         adata.write_h5ad(temporary)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.modelkit.tokens import Tokens
     from scdrugmap.run.store import Store
+    from scdrugmap.train.domain import Domain
 
 HEAD_FILE = "head.safetensors"
 
@@ -114,10 +115,17 @@ class Embedder:
 
 
 class FrozenScorer:
-    """A model, and a head on its embeddings."""
+    """A model, and a head on its embeddings.
+
+    Attributes
+    ----------
+    domain : Domain or None
+        Where the training embeddings lie, once they are known.
+    """
 
     def __init__(self, embedder: Embedder, head: Head) -> None:
         self.embedder, self.head = embedder, head
+        self.domain: Domain | None = None
 
     @classmethod
     def restored(cls, embedder: Embedder, head: HeadName, dim: int, data: bytes) -> FrozenScorer:
@@ -151,30 +159,35 @@ class FrozenScorer:
     ) -> Scores:
         """Predict cells of a file; see :class:`~scdrugmap.train.scores.Scorer`."""
         if index is None and cells.name not in self.embedder.files:
-            p, usable = self._stream(cells, quiet=quiet)
+            p, domain, usable = self._stream(cells, quiet=quiet)
         else:
             index = np.arange(cells.n_cells) if index is None else index
             values, status = self.embedder.embed(cells, index, quiet=quiet)
-            p, usable = self._head(values, status == "")
+            usable = status == ""
+            p, domain = self._head(values, usable)
         where = np.arange(cells.n_cells) if index is None else index
         reason = np.full(len(p), "", object)
         bad = np.flatnonzero(~usable)
         reason[bad] = np.where(empty_cells(cells, where[bad]), FEW_COUNTS, NO_KNOWN_GENES)
-        return Scores(p, reason)
+        return Scores(p, reason, domain=None if self.domain is None else domain)
 
-    def _stream(self, cells: Cells, *, quiet: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _stream(self, cells: Cells, *, quiet: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predict all cells, holding one part of the embeddings at a time."""
-        p = np.full(cells.n_cells, np.nan, np.float32)
+        p, domain = np.full((2, cells.n_cells), np.nan, np.float32)
         usable = np.zeros(cells.n_cells, bool)
         job = self.embedder.job(cells, quiet=quiet)
         for part in job.run(job.plan()):
-            p[part.index], usable[part.index] = self._head(part.values, part.status == "")
-        return p, usable
+            usable[part.index] = part.status == ""
+            p[part.index], domain[part.index] = self._head(part.values, usable[part.index])
+        return p, domain, usable
 
     def _head(self, values: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p = np.full(len(values), np.nan, np.float32)
+        """Return probability and domain ((n,) float32 each), NaN where not usable."""
+        p, domain = np.full((2, len(values)), np.nan, np.float32)
         p[usable] = self.head.predict(values[usable])
-        return p, usable
+        if self.domain is not None:
+            domain[usable] = self.domain.place(values[usable])
+        return p, domain
 
     def trial(self, rows: csr_matrix, genes: Genes, names: np.ndarray) -> Trial:
         """Predict synthetic cells, and hash their tokens."""

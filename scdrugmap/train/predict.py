@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,26 @@ _DIGITS = 9
 """Digits of p_sensitive: all that float32 has, so that a table reads back as it was."""
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What a predictor says of the cells of a file.
+
+    Attributes
+    ----------
+    cells : pandas.DataFrame
+        ``predictions.tsv``, one row per cell in file order.
+    info : PredictorInfo
+        What predicted.
+    domain : (n,) float32
+        Share of the training cells that lie closer to their mean than the cell does; NaN for
+        cells without an answer, and for predictors that have no embeddings.
+    """
+
+    cells: pd.DataFrame
+    info: PredictorInfo
+    domain: np.ndarray
+
+
 def predict_cells(
     predictor: Predictor,
     cells: Cells,
@@ -43,7 +64,7 @@ def predict_cells(
     token_budget: int | None = None,
     min_genes: int | None = None,
     quiet: bool = False,
-) -> pd.DataFrame:
+) -> Predicted:
     """Predict every cell of a file, in bounded memory.
 
     Parameters
@@ -65,9 +86,8 @@ def predict_cells(
 
     Returns
     -------
-    pandas.DataFrame
-        Columns of ``predictions.tsv``, one row per cell in file order. ``role`` is that of the
-        split, else ``train`` for a cell that the predictor was trained on, else ``new``.
+    Predicted
+        ``role`` of a cell is that of the split, else ``train`` for a cell that the predictor was trained on, else ``new``.
 
     Raises
     ------
@@ -112,7 +132,7 @@ def predict_cells(
     valid = scores.reason == ""
     p = np.array([float(f"{value:.{_DIGITS}g}") for value in scores.p], np.float64)
     n = cells.n_cells
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "dataset": datasets,
             "cell": cells.names,
@@ -129,6 +149,8 @@ def predict_cells(
         },
         columns=list(PREDICTION_COLUMNS),
     )
+    unknown_domain = np.full(n, np.nan, np.float32)
+    return Predicted(table, info, unknown_domain if scores.domain is None else scores.domain)
 
 
 def _roles_and_samples(
@@ -278,7 +300,7 @@ def predict_file(
     transpose: bool = False,
     quiet: bool = False,
     **how: Any,
-) -> pd.DataFrame:
+) -> Predicted:
     """Predict a file and write the answers; what ``scdrugmap predict`` does.
 
     Parameters
@@ -299,8 +321,8 @@ def predict_file(
 
     Returns
     -------
-    pandas.DataFrame
-        What was written to `output`.
+    Predicted
+        Its table is what was written to `output`.
     """
     from scdrugmap.evaluation.tables import read_splits, write_predictions
     from scdrugmap.train.annotate import check_key, write_annotated
@@ -330,8 +352,8 @@ def predict_file(
             **how,
         )
         if h5ad is not None:
-            write_annotated(cells.obs, found, predictor.info, h5ad, key_added)
-    write_predictions(found, output)
-    for line in summary_lines(found):
+            write_annotated(cells.obs, found, h5ad, key_added)
+    write_predictions(found.cells, output)
+    for line in summary_lines(found.cells):
         say(line, quiet=quiet)
     return found

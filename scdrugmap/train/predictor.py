@@ -16,6 +16,7 @@ from scdrugmap.specs import SUPPORTED_CONTRACTS, Options
 from scdrugmap.train import selftest
 from scdrugmap.train.archive import Archive, write_archive
 from scdrugmap.train.card import model_card
+from scdrugmap.train.domain import Domain
 from scdrugmap.train.record import PredictorInfo, parse_info
 from scdrugmap.train.tensors import dump_tensors, load_tensors
 
@@ -121,6 +122,13 @@ class Predictor:
     def is_training_cell(self, fingerprints: np.ndarray) -> np.ndarray:
         """Tell which cells it was trained on ((n,) bool), from fingerprints ((n,) str)."""
         return np.isin(short_fingerprints(fingerprints), self.reference[TRAINING_CELLS])
+
+    def domain(self) -> Domain | None:
+        """Return where its training embeddings lie; None for estimators."""
+        if self.info.reference is None:
+            return None
+        quantiles = np.array(self.info.reference.distance_quantiles)
+        return Domain(self.reference[EMBEDDING_MEAN], quantiles)
 
     def scorer(
         self,
@@ -275,7 +283,11 @@ class Predictor:
         )
         if self.info.head is None or self.info.dim is None:
             raise DataError("predictor.json is damaged: head and dim are missing")
-        return FrozenScorer.restored(embedder, self.info.head, self.info.dim, self.files[HEAD_FILE])
+        scorer = FrozenScorer.restored(
+            embedder, self.info.head, self.info.dim, self.files[HEAD_FILE]
+        )
+        scorer.domain = self.domain()
+        return scorer
 
 
 def _check_reference(reference: dict[str, np.ndarray], info: PredictorInfo, where: str) -> None:

@@ -90,7 +90,9 @@ class ReferenceInfo(Record):
 
     n_cells: int
     distance_quantiles: tuple[float, ...] = Field(
-        description="101 quantiles (0 %, 1 %, ... 100 %) of the Euclidean distance"
+        min_length=101,
+        max_length=101,
+        description="101 quantiles (0 %, 1 %, ... 100 %) of the Euclidean distance",
     )
 
     @property

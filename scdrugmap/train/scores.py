@@ -28,11 +28,15 @@ class Scores:
     reason : (n,) object str
         ``""``, ``few_counts`` (the cell has no counts at all) or ``no_known_genes``.
     notices : tuple of str
+    domain : (n,) float32, optional
+        Share of the training cells that lie closer to their mean; NaN where `reason` is not
+        empty. None: the strategy has no embeddings.
     """
 
     p: np.ndarray
     reason: np.ndarray
     notices: tuple[str, ...] = ()
+    domain: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

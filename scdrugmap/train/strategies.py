@@ -16,6 +16,7 @@ from scdrugmap.errors import DataError
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import EstimatorSpec, ModelSpec, Options, Values
 from scdrugmap.train import selftest
+from scdrugmap.train.domain import Domain
 from scdrugmap.train.gather import Chosen, shared_genes
 from scdrugmap.train.predictor import EMBEDDING_MEAN
 from scdrugmap.train.record import PluginInfo, ReferenceInfo, WeightsInfo
@@ -104,8 +105,7 @@ def fit_by_head(
     files = assign_files(embeddings, [part.cells for part in chosen], loaded.name)
     embedder = Embedder(loaded, files=files, **how)
     scorer, used, x = fit_frozen(embedder, head, chosen, seed, quiet=quiet)
-    center = x.mean(0, dtype=np.float64).astype(np.float32)
-    distance = np.sqrt(((x - center).astype(np.float64) ** 2).sum(1))
+    scorer.domain = domain = Domain.of(x)
     job = embedder.job(chosen[0].cells, quiet=True)
     weights = loaded.weights
     about = {
@@ -125,9 +125,7 @@ def fit_by_head(
         ),
         "reference": ReferenceInfo(
             n_cells=len(x),
-            distance_quantiles=tuple(
-                float(f"{value:.9g}") for value in np.quantile(distance, np.linspace(0, 1, 101))
-            ),
+            distance_quantiles=tuple(domain.quantiles.tolist()),
         ),
         "notices": list(scorer.head.notices),
     }
@@ -142,7 +140,7 @@ def fit_by_head(
         int(job.coverage.n_matched),
         test_genes,
         about,
-        {EMBEDDING_MEAN: center},
+        {EMBEDDING_MEAN: domain.center},
     )
 
 
