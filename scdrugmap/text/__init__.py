@@ -1,0 +1,1 @@
+"""Text models: cells as questions, and what a language model answers."""
