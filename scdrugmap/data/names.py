@@ -13,6 +13,7 @@ SAMPLE_COLUMNS = ("sample", "sample_id", "library", "batch", "donor_id", "patien
 """Columns that may tell apart cells of one barcode, in the order they are tried."""
 
 _MOST_LISTED = 8
+_HASHED_AT_ONCE = 16_384
 
 
 def unique_names(
@@ -43,8 +44,9 @@ def unique_names(
     """
     if sample is not None and sample not in obs:
         raise UsageError(f"{where} has no column {sample!r} in obs", hint=_near(obs, sample))
-    if obs.index.is_unique:
-        return obs.index.to_numpy(dtype=object), ()
+    stored = obs.index.to_numpy(dtype=object)
+    if _are_unique(stored):
+        return stored, ()
     repeated = obs.index[obs.index.duplicated()]
     for column in (sample,) if sample else SAMPLE_COLUMNS:
         if column not in obs:
@@ -63,6 +65,16 @@ def unique_names(
         "samples tells these cells apart",
         hint="make the names unique, or add a column `sample` to obs",
     )
+
+
+def _are_unique(names: np.ndarray) -> bool:
+    """Tell whether no name repeats, in few bytes per name: pandas would keep a table of all."""
+    hashes = np.empty(len(names), np.uint64)
+    for start in range(0, len(names), _HASHED_AT_ONCE):
+        part = slice(start, start + _HASHED_AT_ONCE)
+        hashes[part] = pd.util.hash_array(names[part], categorize=False)
+    hashes.sort()
+    return not (hashes[1:] == hashes[:-1]).any() or len(set(names)) == len(names)
 
 
 def select_cells(obs: pd.DataFrame, where: Sequence[tuple[str, str]], source: str) -> np.ndarray:

@@ -131,7 +131,7 @@ def measure_throughput(
     network = Network(
         loaded.model, device=where, precision=precision, token_budget=token_budget, name=loaded.name
     )
-    rows = _cells(loaded, n_cells, length, seed)
+    rows = made_up_cells(loaded, n_cells, length, seed)
     names = np.array([f"cell{number}" for number in range(n_cells)], object)
     began = time.perf_counter()
     tokens = loaded.model.tokenizer.encode(rows, names)
@@ -144,7 +144,7 @@ def measure_throughput(
     synchronize(where)
     network_s = time.perf_counter() - began
     n_tokens = int(loaded.model.cost(tokens).sum())
-    gflop = _flop_per_cell(network, tokens, None if groups is None else n_cells) / 1e9
+    gflop = flop_per_cell(network, tokens, None if groups is None else n_cells) / 1e9
     weights = loaded.weights
     return Throughput(
         model=loaded.name,
@@ -165,8 +165,28 @@ def measure_throughput(
     )
 
 
-def _cells(loaded: LoadedModel, n_cells: int, length: int, seed: int) -> csr_matrix:
-    """Return counts of `length` genes per cell that the model knows, over genes it is bound to."""
+def made_up_cells(loaded: LoadedModel, n_cells: int, length: int, seed: int) -> csr_matrix:
+    """Return cells to measure with, and bind the model to their genes.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+    n_cells : int
+    length : int
+        Expressed genes of each cell, all known to the model.
+    seed : int
+
+    Returns
+    -------
+    (n_cells, G) CSR float32
+        Counts (Poisson plus one; their logarithms where the model takes no counts) over the genes
+        of the packaged table.
+
+    Raises
+    ------
+    UsageError
+        The model knows fewer genes than `length`, or a group holds fewer cells.
+    """
     from scipy.sparse import csr_matrix
 
     if n_cells < 1 or length < 1:
@@ -195,10 +215,17 @@ def _first(groups: list[np.ndarray] | None, n_cells: int) -> list[np.ndarray] | 
     return None if groups is None else [np.arange(min(_COUNTED_CELLS, n_cells))]
 
 
-def _flop_per_cell(network: Network, tokens: Tokens, group: int | None) -> float:
-    """Count the floating-point operations of a forward pass.
+def flop_per_cell(network: Network, tokens: Tokens, group: int | None = None) -> float:
+    """Count the floating-point operations of a forward pass, per cell.
 
     Attention is counted on its plain form: torch has no count for the fused one of processors.
+
+    Parameters
+    ----------
+    network : Network
+    tokens : Tokens
+    group : int, optional
+        Cells of one sequence, for models whose cells see each other; None: cells are independent.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
