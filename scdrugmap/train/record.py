@@ -85,6 +85,42 @@ class Threshold(Record):
     n_validation: int = 0
 
 
+class CalibrationInfo(Record):
+    """How probabilities are scaled: the logit is divided by the temperature."""
+
+    temperature: float = Field(gt=0)
+    n_cells: int = Field(description="validation cells")
+    n_groups: int = Field(description="validation groups, each of the same weight")
+    loss_before: float = Field(description="mean negative log-likelihood of the validation cells")
+    loss_after: float
+
+
+class ConformalLevel(Record):
+    """Sets of labels at one level."""
+
+    level: float = Field(gt=0, lt=1)
+    unit: Literal["group", "cell"] = Field(description="what is taken as exchangeable")
+    least_p: float | None = Field(
+        description="a label with at least this probability is in the set; None: every label"
+    )
+    coverage: float | None = Field(
+        None,
+        description="share of validation cells whose set, calibrated without their group, holds "
+        "their label; mean over groups; None: too few groups to tell",
+    )
+    coverage_sensitive: float | None = None
+    coverage_resistant: float | None = None
+
+
+class ConformalInfo(Record):
+    """Conformal sets, calibrated on the validation cells."""
+
+    n_cells: int
+    n_groups: int
+    apart: bool = Field(description="whether no validation group was trained on")
+    levels: tuple[ConformalLevel, ...]
+
+
 class ReferenceInfo(Record):
     """How far training embeddings lie from their mean (which is in ``reference.safetensors``)."""
 
@@ -139,6 +175,8 @@ class PredictorInfo(Record):
     tissue: tuple[str, ...] = ()
     label_basis: tuple[str, ...] = ()
     threshold: Threshold = Threshold()
+    calibration: CalibrationInfo | None = None
+    conformal: ConformalInfo | None = None
     reference: ReferenceInfo | None = None
     self_test: SelfTestInfo
     notices: tuple[str, ...] = ()

@@ -2,43 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-from scdrugmap.train.record import Threshold
-
-if TYPE_CHECKING:
-    from scdrugmap.train.gather import Chosen
-    from scdrugmap.train.scores import Scorer
-
-
-def tune_threshold(
-    scorer: Scorer, validation: Sequence[Chosen], *, quiet: bool = False
-) -> tuple[Threshold, list[str]]:
-    """Choose the threshold with the best macro-F1 on validation cells; without any, 0.5.
-
-    Returns
-    -------
-    threshold : Threshold
-    notices : list of str
-    """
-    if not validation:
-        return Threshold(), []
-    p, y = [], []
-    for part in validation:
-        found = scorer.scores(part.cells, index=part.index, samples=part.samples, quiet=quiet)
-        valid = found.reason == ""
-        p.append(found.p[valid])
-        y.append(part.y[valid])
-    scores, labels = np.concatenate(p), np.concatenate(y)
-    if not 0 < labels.sum() < len(labels):
-        return Threshold(), [
-            f"the {len(labels):,} validation cells have one label only: the threshold stays 0.5"
-        ]
-    value = best_threshold(scores, labels)
-    return Threshold(value=value, source="validation", n_validation=len(labels)), []
 
 
 def best_threshold(p: np.ndarray, y: np.ndarray) -> float:

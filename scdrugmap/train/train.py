@@ -18,6 +18,7 @@ from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import Values
 from scdrugmap.train import selftest
+from scdrugmap.train.calibration import NOT_CALIBRATED, use_validation
 from scdrugmap.train.gather import (
     Chosen,
     check_classes,
@@ -39,7 +40,6 @@ from scdrugmap.train.record import (
     TrainingInfo,
 )
 from scdrugmap.train.strategies import fit_by_estimator, fit_by_head
-from scdrugmap.train.thresholds import tune_threshold
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,8 @@ def train_predictor(
 ) -> Predictor:
     """Train on the cells of role ``train`` of one fold; no other cell is looked at.
 
-    Cells of role ``validation``, if there are any, choose the threshold and nothing else.
+    Cells of role ``validation``, if there are any, decide temperature, threshold and conformal
+    sets, and nothing else.
 
     Parameters
     ----------
@@ -190,15 +191,16 @@ def train_predictor(
         n_beyond_cap=n_all - n_drawn,
         max_cells=cap,
     )
-    threshold, threshold_notices = tune_threshold(
+    validated = use_validation(
         fitted.scorer,
         choose_cells(sources, splits, fold, "validation", dataset=dataset),
+        {group for part in fitted.used for group in part.groups},
         quiet=quiet,
     )
     test_genes = tuple(map(str, fitted.test_genes))
     test_values = selftest.synthetic_values(len(test_genes), values)
     trial = selftest.try_cells(fitted.scorer, test_genes, test_values)
-    notices = [*_notices(training), *fitted.about.pop("notices"), *threshold_notices]
+    notices = [*_notices(training), *fitted.about.pop("notices"), *validated.notices]
     info = PredictorInfo(
         scdrugmap=__version__,
         seed=seed,
@@ -213,7 +215,9 @@ def train_predictor(
         ),
         training=training,
         split=SplitInfo(split_id=str(splits["split_id"].iloc[0]), fold=fold),
-        threshold=threshold,
+        threshold=validated.threshold,
+        calibration=validated.calibration,
+        conformal=validated.conformal,
         self_test=selftest.describe(trial, test_genes),
         notices=tuple(notices),
         **_facts(fitted.used),
@@ -221,6 +225,8 @@ def train_predictor(
     )
     for notice in notices:
         say(f"Notice: {notice}", quiet=quiet)
+    if validated.calibration is None:
+        say(f"Notice: {NOT_CALIBRATED}", quiet=quiet)
     fingerprints = np.concatenate([part.cells.fingerprints()[part.index] for part in fitted.used])
     reference = {
         TRAINING_CELLS: np.sort(short_fingerprints(fingerprints)),

@@ -1,0 +1,210 @@
+"""Conformal sets: which labels cannot be excluded for a cell at a chosen level.
+
+Cells of one group (patient, cell line) resemble each other, so a cell of a new group is not
+exchangeable with validation cells. Here groups are exchangeable, and the cells of a group among
+themselves: every validation group has the same weight, one more stands for the new group (Lee,
+Barber and Willett, Distribution-free inference with hierarchical data, 2023). A cell of a new
+group then has its true label in its set with at least the chosen probability, on average over
+groups: not for every group, not for each label, and not if the new groups are of another kind.
+Level L takes L / (1 - L) groups, 9 for 0.9. With fewer, cells stand for themselves and nothing is
+guaranteed for cells of new groups.
+
+The score is 1 - probability of the label; a temperature does not change its order, and so no set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import numpy as np
+
+from scdrugmap.errors import UsageError
+from scdrugmap.train.record import ConformalInfo, ConformalLevel
+
+SETS = ("resistant", "sensitive", "both", "none")
+LEVELS = tuple(round(0.01 * percent, 2) for percent in range(50, 100))
+"""Levels that are prepared when a predictor is trained."""
+DEFAULT_LEVEL = 0.9
+
+_TINY = 1e-12  # sums of weights are rounded
+
+_PARTS = 20
+"""At most so many times are sets calibrated without some groups, to check them on those."""
+
+Unit = Literal["group", "cell"]
+UNITS: tuple[Unit, Unit] = ("group", "cell")
+
+
+def calibrate_sets(
+    p: np.ndarray, y: np.ndarray, groups: np.ndarray, trained_groups: Collection[str] = ()
+) -> ConformalInfo:
+    """Find the least probability that keeps a label in a set, for all levels.
+
+    Parameters
+    ----------
+    p : (n,) float32
+        Probabilities of sensitive of validation cells.
+    y : (n,) float
+        1 for sensitive, 0 for resistant.
+    groups : (n,) object str
+    trained_groups : collection of str
+        Groups that were trained on. If a validation group is among them, nothing can be said of
+        new groups, and cells are the units.
+    """
+    names, code = np.unique(groups.astype(str), return_inverse=True)
+    apart = not set(names) & set(map(str, trained_groups))
+    truth = p_of_label(p, y > 0)
+    found = {unit: floors(truth, code, unit) for unit in UNITS}
+    covered = {unit: _held_out(truth, code, unit) for unit in UNITS}
+    levels = []
+    for place, level in enumerate(LEVELS):
+        unit = UNITS[0] if apart and len(names) >= groups_needed(level) else UNITS[1]
+        known, floor = covered[unit][:, place], found[unit][place]
+        levels.append(
+            ConformalLevel(
+                level=level,
+                unit=unit,
+                least_p=None if np.isinf(floor) else float(floor),
+                **({} if np.isnan(known).any() else coverage(known, y, code)),
+            )
+        )
+    return ConformalInfo(n_cells=len(p), n_groups=len(names), apart=apart, levels=tuple(levels))
+
+
+def groups_needed(level: float) -> int:
+    """Return how many validation groups a level takes."""
+    return int(np.ceil(level / (1 - level) - 1e-9))
+
+
+def p_of_label(p: np.ndarray, sensitive: np.ndarray) -> np.ndarray:
+    """Return the probability of each cell's label ((n,) float64)."""
+    wide = p.astype(np.float64)
+    return np.where(sensitive, wide, 1 - wide)
+
+
+def floors(truth: np.ndarray, code: np.ndarray, unit: Unit) -> np.ndarray:
+    """Return the probability from which on a label stays in a set, for each of :data:`LEVELS`.
+
+    Parameters
+    ----------
+    truth : (n,) float64
+        Probability of the true label of each validation cell.
+    code : (n,) int
+        Number of the cell's group.
+    unit : {"group", "cell"}
+        What is exchangeable.
+
+    Returns
+    -------
+    (L,) float64
+        ``-inf``: every label stays.
+    """
+    if unit == "group":
+        _, code, size = np.unique(code, return_inverse=True, return_counts=True)
+        weight = 1 / ((len(size) + 1) * size[code])
+    else:
+        weight = np.full(len(truth), 1 / (len(truth) + 1))
+    order = np.argsort(-truth, kind="stable")
+    place = np.searchsorted(np.cumsum(weight[order]), np.array(LEVELS) - _TINY)
+    return np.append(truth[order], -np.inf)[place]
+
+
+def _held_out(truth: np.ndarray, code: np.ndarray, unit: Unit) -> np.ndarray:
+    """Cover every cell with sets that were calibrated without its group.
+
+    Returns
+    -------
+    (n, L) float
+        1 where the true label is in the set, else 0; NaN where the other groups are too few.
+    """
+    n_groups = int(code.max()) + 1
+    covered = np.full((len(truth), len(LEVELS)), np.nan)
+    part = code % min(n_groups, _PARTS)  # (n,)
+    for number in range(part.max() + 1 if n_groups > 1 else 0):
+        own = part == number
+        floor = floors(truth[~own], code[~own], unit)
+        covered[own] = truth[own, None] >= floor
+        if unit == "group":
+            n_others = len(np.unique(code[~own]))
+            covered[:, [groups_needed(level) > n_others for level in LEVELS]] = np.nan
+    return covered
+
+
+def coverage(covered: np.ndarray, y: np.ndarray, code: np.ndarray) -> dict[str, float | None]:
+    """Return the share of covered cells, as the mean over groups: of all, and of each label.
+
+    Parameters
+    ----------
+    covered : (n,) bool or 0 and 1
+        Whether the true label is in the cell's set.
+    y : (n,) float
+        1 for sensitive, 0 for resistant.
+    code : (n,) int
+        Number of the cell's group.
+
+    Returns
+    -------
+    dict
+        ``coverage``, ``coverage_sensitive`` and ``coverage_resistant``; None without such cells.
+    """
+    return {
+        "coverage": _mean_over_groups(covered, code),
+        "coverage_sensitive": _mean_over_groups(covered[y > 0], code[y > 0]),
+        "coverage_resistant": _mean_over_groups(covered[y <= 0], code[y <= 0]),
+    }
+
+
+def _mean_over_groups(covered: np.ndarray, code: np.ndarray) -> float | None:
+    if not len(covered):
+        return None
+    _, code, size = np.unique(code, return_inverse=True, return_counts=True)
+    return round(float(np.mean(np.bincount(code, covered) / size)), 6)
+
+
+def at_level(info: ConformalInfo, level: float) -> ConformalLevel:
+    """Return what was found for a level.
+
+    Raises
+    ------
+    UsageError
+        The level was not prepared.
+    """
+    for item in info.levels:
+        if abs(item.level - level) < 1e-9:
+            return item
+    raise UsageError(
+        f"there are no conformal sets for level {level:g}",
+        hint=f"choose a whole percentage, {LEVELS[0]:g} to {LEVELS[-1]:g}",
+    )
+
+
+def prediction_sets(p: np.ndarray, least: float | None) -> np.ndarray:
+    """Name the labels that cannot be excluded for each cell.
+
+    Parameters
+    ----------
+    p : (n,) float32
+        Probabilities of sensitive; NaN for cells without an answer.
+    least : float or None
+        ``least_p`` of the level; None: every label stays.
+
+    Returns
+    -------
+    (n,) object str
+        ``sensitive``, ``resistant``, ``both``, ``none``; ``""`` for cells without an answer.
+    """
+    floor = -np.inf if least is None else least
+    sensitive = p_of_label(p, np.ones(len(p), bool)) >= floor
+    resistant = p_of_label(p, np.zeros(len(p), bool)) >= floor
+    named = np.where(
+        sensitive,
+        np.where(resistant, "both", "sensitive"),
+        np.where(resistant, "resistant", "none"),
+    )
+    return np.where(np.isnan(p), "", named).astype(object)
+
+
+def covers(sets: np.ndarray, sensitive: np.ndarray) -> np.ndarray:
+    """Tell whether each cell's set holds its label ((n,) bool)."""
+    return (sets == "both") | (sets == np.where(sensitive, "sensitive", "resistant"))
