@@ -9,9 +9,11 @@ and files; the model turns a question into its prompt and the reply into an answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from scdrugmap.text.patience import Patience
 
 if TYPE_CHECKING:
     from scdrugmap.modelkit.templates import Template
@@ -103,12 +105,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asking:
-    """How questions may be asked: nothing in here changes an answer.
+    """How questions may be asked; what changes an answer is an option of the model instead.
 
     Attributes
     ----------
     seed : int
-        Of the order of questions, of waiting times, and sent to servers that take one.
+        Of waiting times.
     device, precision, token_budget
         For models on this machine, as in embedding (the precision does change numbers a little).
     store : Store, optional
@@ -117,6 +119,8 @@ class Asking:
         Hosts other than loopback may be asked.
     yes : bool
         Costs are accepted without a question.
+    confirm : callable, optional
+        Asks a person whether to go on; None: nobody is there.
     max_cost : float, optional
         Budget in USD; the run stops before the request that would exceed it.
     key_variable : str
@@ -127,6 +131,10 @@ class Asking:
         Limits; None: none but the server's.
     timeout_s : float
         Longest wait for one reply.
+    patience : Patience
+        How often and how long to try again.
+    price : (float, float), optional
+        USD per million tokens read and written; None: the model's own table.
     retry_invalid : bool
         Ask again where the kept answer is invalid.
     quiet : bool
@@ -139,12 +147,15 @@ class Asking:
     store: Store | None = None
     allow_network: bool = False
     yes: bool = False
+    confirm: Callable[[str], bool] | None = None
     max_cost: float | None = None
     key_variable: str = ""
     concurrency: int = 4
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     timeout_s: float = 60.0
+    patience: Patience = field(default_factory=Patience)
+    price: tuple[float, float] | None = None
     retry_invalid: bool = False
     quiet: bool = False
 
@@ -176,3 +187,11 @@ class TextModel(Protocol):
 
     def preview(self, question: Question) -> str:
         """Return the prompt of a question, exactly as it would be read or sent."""
+
+
+@runtime_checkable
+class RemoteTextModel(TextModel, Protocol):
+    """A text model that asks a server."""
+
+    def forecast(self, questions: Sequence[Question], asking: Asking) -> list[str]:
+        """Say what would be sent where and what it would cost, one line each; sends nothing."""
