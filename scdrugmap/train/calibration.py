@@ -68,7 +68,7 @@ class Answers:
 class Validated:
     """What the validation cells decided; nothing of it exists without them."""
 
-    threshold: Threshold = Threshold()
+    threshold: Threshold
     calibration: CalibrationInfo | None = None
     conformal: ConformalInfo | None = None
     notices: tuple[str, ...] = ()
@@ -94,15 +94,13 @@ def use_validation(
     quiet : bool
     """
     if not validation:
-        return Validated()
+        return Validated(Threshold())
     answers = _answers(scorer, validation, quiet=quiet)
     if not answers.both_labels:
-        return Validated(
-            notices=(
-                f"the {len(answers.y):,} validation cells have one label only: the threshold stays "
-                "0.5",
-            )
+        notice = (
+            f"the {len(answers.y):,} validation cells have one label only: the threshold stays 0.5"
         )
+        return Validated(Threshold(), notices=(notice,))
     calibration, notices = fit_temperature(answers)
     scaled = scale(answers.p, calibration.temperature)
     threshold = Threshold(

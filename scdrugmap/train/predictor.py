@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import ValidationError
 
-from scdrugmap.errors import DataError, PluginError, UsageError, WeightsError
+from scdrugmap.errors import DataError, PluginError, UsageError
 from scdrugmap.files import atomic_path, check_output
 from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
-from scdrugmap.specs import SUPPORTED_CONTRACTS, Options
+from scdrugmap.specs import Options
 from scdrugmap.train import selftest
 from scdrugmap.train.archive import Archive, write_archive
 from scdrugmap.train.card import model_card
 from scdrugmap.train.domain import Domain
+from scdrugmap.train.mismatch import Mismatches, base_weights, check_plugin, check_weights
 from scdrugmap.train.record import PredictorInfo, parse_info
 from scdrugmap.train.tensors import dump_tensors, load_tensors
 
@@ -45,6 +46,8 @@ class Predictor:
     reference : dict of str to array
         ``training_cells`` ((n,) uint64, sorted: first half of each fingerprint), ``self_test``
         ((8, G) float32) and, for embeddings, ``embedding_mean`` ((D,) float32).
+    mismatches : tuple of str
+        What is other here than in training and was allowed to be, once :meth:`scorer` was called.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Predictor:
     ) -> None:
         self.info, self.files, self.reference = info, files, reference
         self._scorer = scorer
+        self.mismatches: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         info = self.info
@@ -140,6 +144,7 @@ class Predictor:
         precision: str | None = None,
         token_budget: int | None = None,
         min_genes: int | None = None,
+        allow_mismatch: bool = False,
         quiet: bool = False,
     ) -> Scorer:
         """Make it ready to predict, and run the self-test; later calls return the same object.
@@ -155,6 +160,9 @@ class Predictor:
             As for embedding.
         precision : str, optional
             Default: that of the training.
+        allow_mismatch : bool
+            Go on with another version of the model, other weights, or a failed self-test; each is
+            said aloud and kept in :attr:`mismatches`.
         quiet : bool
 
         Raises
@@ -165,11 +173,13 @@ class Predictor:
             The weights are missing or are not those of the training.
         """
         if self._scorer is None:
+            mismatches = Mismatches(allow_mismatch)
+            notices = self._check_plugin(mismatches)
             if self.info.strategy == "estimator":
                 scorer = self._restore_estimator()
             else:
                 loaded = model or self._load_model(weights)
-                self._check_weights(loaded)
+                check_weights(self.info.weights, loaded.weights, mismatches)
                 scorer = self._restore_frozen(
                     loaded,
                     store=store,
@@ -178,7 +188,16 @@ class Predictor:
                     token_budget=token_budget,
                     min_genes=self.info.min_genes if min_genes is None else min_genes,
                 )
-            difference = self.self_test(scorer)
+            difference = 0.0
+            try:
+                difference = self.self_test(scorer)
+            except PluginError as err:
+                mismatches.meet(err)
+            for notice in notices:
+                say(f"Notice: {notice}", quiet=quiet)
+            for mismatch in mismatches.found:
+                say(f"WARNING: {mismatch}: do not trust these predictions")  # even if quiet
+            self.mismatches = tuple(mismatches.found)
             if difference > selftest.WARN_ABOVE:
                 say(
                     f"Warning: p_sensitive of the self-test differs by {difference:.2g} from when "
@@ -202,11 +221,16 @@ class Predictor:
         )
         return selftest.compare(trial, info.self_test, f"this {info.name} predictor")
 
+    def _check_plugin(self, mismatches: Mismatches) -> list[str]:
+        registry, info = get_registry(), self.info
+        if info.strategy == "estimator":
+            return check_plugin(info, registry.estimator(info.name), mismatches)
+        return check_plugin(info, registry.model(info.name), mismatches)
+
     def _restore_estimator(self) -> Scorer:
         from scdrugmap.train.estimators import STATE_FILE, EstimatorScorer
 
         spec = get_registry().estimator(self.info.name)
-        self._check_version(spec.contract, spec.numerics)
         options = _options(spec.options, self.info)
         return EstimatorScorer.restored(
             spec, options, self.info.seed, self.info.values, self.files[STATE_FILE]
@@ -218,7 +242,6 @@ class Predictor:
 
         info = self.info
         spec = get_registry().model(info.name)
-        self._check_version(spec.contract, spec.numerics)
         options = _options(spec.options, info)
         assert isinstance(options, ModelOptions)
         made_at_random = info.weights is not None and info.weights.source == "random"
@@ -227,38 +250,17 @@ class Predictor:
                 f"this predictor was trained on random weights of {info.name}",
                 hint="leave --weights out: they are made again from their seed",
             )
+        if made_at_random:
+            weights = "random"
+        elif weights is None and info.weights is not None:
+            weights = base_weights(spec, info.weights, variant=options.variant)
         return load_model(
             spec,
             options=options,
-            weights="random" if made_at_random else weights,
+            weights=weights,
             randomize=info.weights.randomize if info.weights else None,
             seed=info.embedding_seed or 0,
         )
-
-    def _check_version(self, contract: int, numerics: int) -> None:
-        info = self.info
-        if info.contract not in SUPPORTED_CONTRACTS or contract != info.contract:
-            raise PluginError(
-                f"the predictor speaks contract {info.contract}, the installed {info.name} "
-                f"{contract}",
-                hint=f"it was made with {info.plugin.distribution} {info.plugin.version}",
-            )
-        if numerics != info.numerics:
-            raise PluginError(
-                f"the installed {info.name} gives other numbers (numerics {numerics}) than the one "
-                f"that the predictor was trained with ({info.numerics})",
-                hint=f"train it again, or install {info.plugin.distribution} {info.plugin.version}",
-            )
-
-    def _check_weights(self, loaded: LoadedModel) -> None:
-        wanted, have = self.info.weights, loaded.weights
-        if wanted is None or (have.digest, have.randomize) != (wanted.digest, wanted.randomize):
-            raise WeightsError(
-                f"the predictor was trained on {wanted.label if wanted else 'other weights'} "
-                f"({wanted.digest[:12] if wanted else ''}); these are {have.label} "
-                f"({have.digest[:12]})",
-                hint=f"give the same weights with --weights; see {wanted.homepage if wanted else ''}",
-            )
 
     def _restore_frozen(
         self,
