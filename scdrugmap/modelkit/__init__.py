@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from scdrugmap.modelkit.performer import FavorAttention, PerformerLayer
     from scdrugmap.modelkit.published import PublishedFolder, Weights
     from scdrugmap.modelkit.randomness import cell_keys, generator, sample_tokens, token_keys
-    from scdrugmap.modelkit.ranking import rank_tokens
+    from scdrugmap.modelkit.ranking import NamedGenes, rank_tokens
+    from scdrugmap.modelkit.templates import Template, load_template, most_genes, pin_template
     from scdrugmap.modelkit.tokens import Tokens
 
 _NAMES = {
@@ -55,7 +56,12 @@ _NAMES = {
     "generator": "scdrugmap.modelkit.randomness",
     "sample_tokens": "scdrugmap.modelkit.randomness",
     "token_keys": "scdrugmap.modelkit.randomness",
+    "NamedGenes": "scdrugmap.modelkit.ranking",
     "rank_tokens": "scdrugmap.modelkit.ranking",
+    "Template": "scdrugmap.modelkit.templates",
+    "load_template": "scdrugmap.modelkit.templates",
+    "most_genes": "scdrugmap.modelkit.templates",
+    "pin_template": "scdrugmap.modelkit.templates",
     "Tokens": "scdrugmap.modelkit.tokens",
 }
 
@@ -67,11 +73,13 @@ __all__ = [
     "FeedForward",
     "Genes",
     "KeyMap",
+    "NamedGenes",
     "PerformerLayer",
     "PostNormLayer",
     "PreNormLayer",
     "PublishedFolder",
     "SequenceModel",
+    "Template",
     "Tokenizer",
     "Tokens",
     "Traits",
@@ -80,7 +88,10 @@ __all__ = [
     "cell_keys",
     "generator",
     "load_strict",
+    "load_template",
+    "most_genes",
     "pad",
+    "pin_template",
     "pool_mean",
     "randomize",
     "rank_tokens",
