@@ -44,6 +44,8 @@ class FavorAttention(nn.Module):
         Over what the maximum is taken that is subtracted from the exponents of the keys: over all
         heads, tokens and features of a cell, or of all cells of the batch, as some originals do;
         a cell's result then depends on the others.
+    bias : bool
+        Whether queries, keys and values have one.
     """
 
     projection: Tensor
@@ -55,12 +57,14 @@ class FavorAttention(nn.Module):
         head_dim: int,
         n_features: int,
         stabilizer: Stabilizer = "cell",
+        *,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.n_heads, self.head_dim = n_heads, head_dim
         self.stabilizer = stabilizer
         inner = n_heads * head_dim
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(dim, inner, bias=False) for _ in "qkv")
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(dim, inner, bias) for _ in "qkv")
         self.out_proj = nn.Linear(inner, dim)
         self.register_buffer("projection", torch.empty(n_features, head_dim))  # (M, d)
         self.reset_parameters()
@@ -158,7 +162,7 @@ class PerformerLayer(nn.Module):
 
     Parameters
     ----------
-    dim, n_heads, head_dim, n_features, stabilizer
+    dim, n_heads, head_dim, n_features, stabilizer, bias
         See :class:`FavorAttention`.
     hidden : int
         Width between the two feed-forward layers.
@@ -174,10 +178,12 @@ class PerformerLayer(nn.Module):
         hidden: int,
         activation: Callable[[Tensor], Tensor],
         stabilizer: Stabilizer = "cell",
+        *,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = FavorAttention(dim, n_heads, head_dim, n_features, stabilizer)
+        self.attention = FavorAttention(dim, n_heads, head_dim, n_features, stabilizer, bias=bias)
         self.feed_forward = FeedForward(dim, hidden, activation)
 
     def forward(self, x: Tensor, *, only_last: bool = False) -> Tensor:
