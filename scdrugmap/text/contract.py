@@ -172,6 +172,10 @@ class TextModel(Protocol):
     def n_genes(self) -> int:
         """Most genes of a cell that it reads (its ``top_k``)."""
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Facts that it is told where they are known: columns of obs, fields of the template."""
+
     def classify(self, questions: Sequence[Question], asking: Asking) -> list[Answer]:
         """Answer every question, in the order given.
 
