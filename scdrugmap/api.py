@@ -141,6 +141,9 @@ def predict(
     drug: str | None = None,
     weights: str | Path | None = None,
     min_genes: int | None = None,
+    conformal_level: float | None = None,
+    min_cells: int = 30,
+    allow_mismatch: bool = False,
     device: str = "auto",
     precision: str | None = None,
     token_budget: int | None = None,
@@ -164,6 +167,12 @@ def predict(
         Column of obs with the sample; default: the one named in training.
     drug : str, optional
         Drug of interest; a notice if the predictor was trained on another.
+    conformal_level : float, optional
+        Level of the conformal sets; default: 0.9 if the predictor has any.
+    min_cells : int
+        Samples with fewer answered cells get no figure.
+    allow_mismatch : bool
+        Go on with another version of the model, or other weights, than in training.
     weights, min_genes, device, precision, token_budget
         See :func:`scdrugmap.train.predict.predict_cells`.
     reading : mapping, optional
@@ -175,7 +184,8 @@ def predict(
     -------
     None, AnnData or Predictions
         An AnnData gets ``obs["<key>_p_sensitive"]``, ``obs["<key>_call"]``,
-        ``obs["<key>_reason"]``, ``obs["<key>_domain"]`` and a record in ``uns``; a path gives a
+        ``obs["<key>_reason"]``, ``obs["<key>_domain"]``, ``obs["<key>_set"]`` if there are
+        conformal sets, and a record in ``uns``; a path gives a
         :class:`~scdrugmap.results.Predictions`.
 
     Raises
@@ -213,6 +223,9 @@ def predict(
             precision=precision,
             token_budget=token_budget,
             min_genes=min_genes,
+            conformal_level=conformal_level,
+            min_cells=min_cells,
+            allow_mismatch=allow_mismatch,
             quiet=quiet,
         )
         obs = cells.obs

@@ -105,6 +105,22 @@ def check_output(
     check_room(target, n_bytes)
 
 
+def check_different(targets: Iterable[Path]) -> None:
+    """Refuse two outputs of one name.
+
+    Raises
+    ------
+    UsageError
+        One would replace the other.
+    """
+    seen: set[Path] = set()
+    for target in targets:
+        place = Path(target).resolve()
+        if place in seen:
+            raise UsageError(f"{target} is given for two outputs", hint="name another file")
+        seen.add(place)
+
+
 def check_room(target: Path, n_bytes: int) -> None:
     """Refuse an output that will not fit beside what is there.
 

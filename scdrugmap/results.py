@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from scdrugmap.train.predict import Predicted
+    from scdrugmap.train.predicted import Predicted
     from scdrugmap.train.record import PredictorInfo
 
 
@@ -86,10 +86,18 @@ class Predictions:
 
     @property
     def samples(self) -> pd.DataFrame:
-        """One row per sample: n, n_invalid, n_sensitive, share_sensitive, mean_p."""
-        from scdrugmap.train.predict import summarise
+        """One row per sample; see :func:`scdrugmap.train.samples.summarise`."""
+        return self.predicted.samples
 
-        return summarise(self.cells)
+    @property
+    def details(self) -> pd.DataFrame:
+        """What else is known of each cell: call, domain, conformal set."""
+        return self.predicted.details
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What decides how far to trust the predictions, JSON-able."""
+        return self.predicted.record()
 
     def to_adata(self) -> AnnData:
         """Return an AnnData without expression: table of cells, calls and record."""
@@ -104,7 +112,10 @@ class Predictions:
         return adata
 
     def to_table(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write ``predictions.tsv``, ``samples.tsv`` and, if known, ``metrics.tsv`` to a folder.
+        """Write all tables to a folder, which is made if need be.
+
+        ``predictions.tsv``, ``samples.tsv``, ``details.tsv``, ``summary.json`` and, if known,
+        ``metrics.tsv``.
 
         Raises
         ------
@@ -112,18 +123,20 @@ class Predictions:
             One of them exists, without `overwrite`.
         """
         from scdrugmap.evaluation.tables import write_metrics, write_predictions
-        from scdrugmap.files import check_output
+        from scdrugmap.files import check_output, write_json
         from scdrugmap.tables import write_table
 
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is no folder")
         folder.mkdir(parents=True, exist_ok=True)
-        names = ["predictions.tsv", "samples.tsv"] + ["metrics.tsv"] * (self.metrics is not None)
-        for name in names:
+        names = ["predictions.tsv", "samples.tsv", "details.tsv", "summary.json"]
+        for name in names + ["metrics.tsv"] * (self.metrics is not None):
             check_output(folder / name, overwrite=overwrite)
         write_predictions(self.cells, folder / "predictions.tsv")
         write_table(self.samples, folder / "samples.tsv")
+        write_table(self.details, folder / "details.tsv")
+        write_json(folder / "summary.json", self.predicted.summary())
         if self.metrics is not None:
             write_metrics(self.metrics, folder / "metrics.tsv")
 

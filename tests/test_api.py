@@ -186,9 +186,11 @@ def test_predict_of_a_path_gives_tables(
     assert "auroc" in set(result.metrics["metric"])
     result.to_table(tmp_path / "tables")
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
+        "details.tsv",
         "metrics.tsv",
         "predictions.tsv",
         "samples.tsv",
+        "summary.json",
     ]
     written = read_predictions(tmp_path / "tables" / "predictions.tsv")
     assert list(written["cell"]) == list(result.cells["cell"])

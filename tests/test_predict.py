@@ -22,7 +22,8 @@ from scdrugmap.model.load import load_model
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.annotate import CALLS, COLORS, annotate, columns
 from scdrugmap.train.domain import Domain, outside
-from scdrugmap.train.predict import Predicted, predict_cells, summarise, summary_lines
+from scdrugmap.train.predict import predict_cells
+from scdrugmap.train.predicted import Predicted
 from scdrugmap.train.predictor import Predictor
 from scdrugmap.train.train import train_predictor
 
@@ -271,27 +272,6 @@ def test_hostile_names_come_back(estimator: Predictor, tmp_path: Path) -> None:
     adata.obs_names = names
     write_predictions(predict(estimator, adata), tmp_path / "p.tsv")
     assert read_predictions(tmp_path / "p.tsv")["cell"].tolist() == names
-
-
-def test_summary_counts_per_sample() -> None:
-    table = pd.DataFrame(
-        {
-            "sample": ["a", "a", "a", "b"],
-            "role": ["new", "new", "new", "train"],
-            "p_sensitive": [0.9, 0.5, np.nan, np.nan],
-            "threshold": 0.6,
-            "state": ["answered", "answered", "invalid", "invalid"],
-        }
-    )
-    row = summarise(table).set_index("sample").loc["a"]
-    assert row[["n", "n_invalid", "n_sensitive"]].tolist() == [3, 1, 1]
-    assert row["mean_p"] == pytest.approx(0.7)
-    trained = "their predictions say nothing about how good the predictor is"
-    assert summary_lines(table) == [
-        "a: 1 of 2 cells sensitive (50%), mean p 0.70, 1 not predicted",
-        "b: 1 cells, none could be predicted",
-        f"1 of these cells were trained on: {trained}",
-    ]
 
 
 def test_keys_of_an_anndata_are_those_of_the_contract(estimator: Predictor) -> None:

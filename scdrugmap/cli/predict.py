@@ -33,7 +33,38 @@ from scdrugmap.cli.options import (
     metavar="NAME",
     help="Prefix of the keys in --h5ad.",
 )
-@click.option("--sample", metavar="COLUMN", help="Column of samples, for the summary.")
+@click.option("--samples-table", type=PATH, metavar="OUT.tsv", help="Write one row per sample too.")
+@click.option(
+    "--cells-table",
+    type=PATH,
+    metavar="OUT.tsv",
+    help="Write what else is known of each cell: distance to the training cells, conformal set.",
+)
+@click.option(
+    "--summary",
+    type=PATH,
+    metavar="OUT.json",
+    help="Write genes read, cells far off, conformal sets and samples as JSON.",
+)
+@click.option("--sample", metavar="COLUMN", help="Column of samples, for the table of samples.")
+@click.option(
+    "--min-cells",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="Fewest predicted cells of a sample that something is said about.",
+)
+@click.option(
+    "--conformal-level",
+    type=float,
+    metavar="LEVEL",
+    help="Level of the conformal sets, 0.5 to 0.99 [default: 0.9, if the predictor has any].",
+)
+@click.option(
+    "--allow-mismatch",
+    is_flag=True,
+    help="Go on with another version of the model, or other weights, than in training.",
+)
 @click.option("--dataset", metavar="COLUMN", help="Column of datasets, if given to split.")
 @click.option(
     "--drug", metavar="NAME", help="Drug of interest; warns if it is not the trained one."
@@ -62,6 +93,12 @@ def command(
     splits: Path | None,
     h5ad: Path | None,
     key_added: str,
+    samples_table: Path | None,
+    cells_table: Path | None,
+    summary: Path | None,
+    min_cells: int,
+    conformal_level: float | None,
+    allow_mismatch: bool,
     sample: str | None,
     dataset: str | None,
     drug: str | None,
@@ -78,16 +115,20 @@ def command(
     """Predict every cell of a file; labels are never needed.
 
     The predictor first predicts its own synthetic cells again and stops if anything has changed.
-    Cells that it was trained on are recognised by content and marked with the role train.
+    Cells that it was trained on are recognised by content and marked with the role train. How many
+    cells lie further from the training cells than 99 % of those do is said at the end: do not
+    trust predictions of samples that are mostly out there.
     """
-    from scdrugmap.files import check_output
+    from scdrugmap.files import check_different, check_output
     from scdrugmap.train.predict import predict_file
     from scdrugmap.train.predictor import Predictor
 
-    outputs = [output] if h5ad is None else [output, h5ad]
+    wanted = (output, h5ad, samples_table, cells_table, summary)
+    outputs = [path for path in wanted if path is not None]
     inputs = [path for path in (source, predictor, splits) if path is not None]
     for path in outputs:
         check_output(path, overwrite=overwrite, inputs=inputs)
+    check_different(outputs)
     bundle = Predictor.load(predictor)
     name = bundle.info.name
     predict_file(
@@ -96,6 +137,12 @@ def command(
         output,
         splits=splits,
         h5ad=h5ad,
+        samples_table=samples_table,
+        cells_table=cells_table,
+        summary=summary,
+        min_cells=min_cells,
+        conformal_level=conformal_level,
+        allow_mismatch=allow_mismatch,
         key_added=key_added,
         sample=sample,
         dataset=dataset,

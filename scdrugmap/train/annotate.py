@@ -11,18 +11,18 @@ import pandas as pd
 
 from scdrugmap.errors import UsageError
 from scdrugmap.files import atomic_path
+from scdrugmap.train.conformal import SETS
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from scdrugmap.train.predict import Predicted
-    from scdrugmap.train.record import PredictorInfo
+    from scdrugmap.train.predicted import Predicted
 
 CALLS = ("resistant", "sensitive", "abstain", "invalid")
 COLORS = ("#b2182b", "#2166ac", "#bdbdbd", "#636363")
 """Colours of the calls, apart for colour-blind readers too."""
 REASONS = ("no_known_genes", "low_coverage", "few_counts", "out_of_domain", "conformal")
-NAMES = ("p_sensitive", "call", "reason", "domain")
+NAMES = ("p_sensitive", "call", "reason", "domain", "set")
 KEY = "scdrugmap"
 
 
@@ -38,37 +38,21 @@ def columns(predicted: Predicted, key: str = KEY) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``<key>_p_sensitive`` and ``<key>_domain`` (float32), ``<key>_call`` and ``<key>_reason``
-        (categorical), index = cell names.
+        ``<key>_p_sensitive`` and ``<key>_domain`` (float32), ``<key>_call``, ``<key>_reason`` and,
+        if there are conformal sets, ``<key>_set`` (categorical); index = cell names.
     """
     predictions = predicted.cells
-    answered = predictions["state"].to_numpy() == "answered"
-    above = predictions["p_sensitive"].to_numpy() >= predictions["threshold"].to_numpy()
-    call = np.where(
-        answered,
-        np.where(above, "sensitive", "resistant"),
-        np.where(predictions["state"] == "abstained", "abstain", "invalid"),
-    )
     reason = predictions["reason"].where(predictions["reason"] != "", None)
-    return pd.DataFrame(
-        {
-            f"{key}_p_sensitive": predictions["p_sensitive"].to_numpy(np.float32),
-            f"{key}_call": pd.Categorical(call, categories=CALLS),
-            f"{key}_reason": pd.Categorical(reason, categories=REASONS),
-            f"{key}_domain": predicted.domain,
-        },
-        index=pd.Index(predictions["cell"], dtype=object, name=None),
-    )
-
-
-def record(info: PredictorInfo) -> dict[str, Any]:
-    """Return the record of a prediction, JSON-able."""
-    from scdrugmap import __version__
-
-    return {
-        "scdrugmap": __version__,
-        "predictor": info.model_dump(mode="json", exclude={"self_test", "reference"}),
+    found = {
+        f"{key}_p_sensitive": predictions["p_sensitive"].to_numpy(np.float32),
+        f"{key}_call": pd.Categorical(predicted.calls, categories=CALLS),
+        f"{key}_reason": pd.Categorical(reason, categories=REASONS),
+        f"{key}_domain": predicted.domain,
     }
+    if predicted.sets is not None:
+        names = pd.Series(predicted.sets.names, dtype=object)
+        found[f"{key}_set"] = pd.Categorical(names.where(names != "", None), categories=SETS)
+    return pd.DataFrame(found, index=pd.Index(predictions["cell"], dtype=object, name=None))
 
 
 def check_key(key: str, obs: pd.DataFrame, uns: Any) -> None:
@@ -107,7 +91,7 @@ def annotate(adata: AnnData, predicted: Predicted, key: str = KEY) -> None:
     check_key(key, adata.obs, adata.uns)
     for name, values in columns(predicted, key).items():
         adata.obs[name] = values.array
-    kept = json.dumps(record(predicted.info), sort_keys=True)
+    kept = json.dumps(predicted.record(), sort_keys=True)
     adata.uns[key] = {**adata.uns.get(key, {}), "predict": kept}
     adata.uns[f"{key}_call_colors"] = np.array(COLORS, object)
 

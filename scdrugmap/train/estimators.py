@@ -10,7 +10,7 @@ import numpy as np
 from scdrugmap.errors import DataError
 from scdrugmap.specs import EstimatorSpec, Options, Values, load_object
 from scdrugmap.train.gather import Chosen, read_rows, shared_genes
-from scdrugmap.train.scores import FEW_COUNTS, NO_KNOWN_GENES, Scores, Trial
+from scdrugmap.train.scores import FEW_COUNTS, NO_KNOWN_GENES, GeneCoverage, Scores, Trial
 from scdrugmap.train.state import dump_state, load_state
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class EstimatorScorer:
     ) -> Scores:
         """Predict cells of a file; see :class:`~scdrugmap.train.scores.Scorer`."""
         values = cast("Values", cells.matrix.values)
-        notices = self._check_genes(cells)
+        coverage, notices = self._check_genes(cells)
         if index is None:
             index = np.arange(cells.n_cells)
         if self.spec.level == "sample" and samples is not None:
@@ -91,7 +91,10 @@ class EstimatorScorer:
             p, empty = self._by_cell(cells, index, values)
         reason = np.where(empty, FEW_COUNTS, np.where(np.isnan(p), NO_KNOWN_GENES, ""))
         return Scores(
-            np.where(empty, np.nan, p).astype(np.float32), reason.astype(object), tuple(notices)
+            np.where(empty, np.nan, p).astype(np.float32),
+            reason.astype(object),
+            tuple(notices),
+            coverage=coverage,
         )
 
     def trial(self, rows: csr_matrix, genes: Genes, names: np.ndarray) -> Trial:
@@ -138,8 +141,8 @@ class EstimatorScorer:
             p[part] = self.estimator.predict(profiles, cells.genes, values=values)[codes]
         return p, empty
 
-    def _check_genes(self, cells: Cells) -> list[str]:
-        """Count the genes that the file lacks.
+    def _check_genes(self, cells: Cells) -> tuple[GeneCoverage, list[str]]:
+        """Count the genes that the file lacks, and say how many.
 
         Raises
         ------
@@ -147,24 +150,20 @@ class EstimatorScorer:
             More than 20 % are missing.
         """
         needed = self.estimator.genes
-        if not len(needed):
-            return []
         missing = ~np.isin(needed.astype(str), cells.genes.identity().astype(str))
         n = int(missing.sum())
+        coverage = GeneCoverage(cells.n_genes, len(needed) - n, len(needed))
         if n > MOST_MISSING * len(needed):
             raise DataError(
                 f"{cells.name} lacks {n:,} of the {len(needed):,} genes that the predictor reads "
                 f"({n / len(needed):.0%}; at most {MOST_MISSING:.0%} may be missing)",
                 hint="give a file with all genes (not only variable ones), or try --gene-id",
             )
-        if n:
-            return [
-                (
-                    f"{cells.name} lacks {n:,} of the {len(needed):,} genes that the predictor reads; "
-                    "the mean of the training cells stands for them"
-                )
-            ]
-        return []
+        notice = (
+            f"{cells.name} lacks {n:,} of the {len(needed):,} genes that the predictor reads; the "
+            "mean of the training cells stands for them"
+        )
+        return coverage, [notice] if n else []
 
 
 def fit_estimator(

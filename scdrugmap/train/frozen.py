@@ -13,7 +13,14 @@ from scdrugmap.errors import DataError
 from scdrugmap.train.gather import Chosen
 from scdrugmap.train.given import given_rows
 from scdrugmap.train.heads import Head, HeadName, make_head
-from scdrugmap.train.scores import FEW_COUNTS, NO_KNOWN_GENES, Scores, Trial, empty_cells
+from scdrugmap.train.scores import (
+    FEW_COUNTS,
+    NO_KNOWN_GENES,
+    GeneCoverage,
+    Scores,
+    Trial,
+    empty_cells,
+)
 from scdrugmap.train.tensors import dump_tensors, load_tensors
 
 if TYPE_CHECKING:
@@ -158,8 +165,9 @@ class FrozenScorer:
         quiet: bool = False,
     ) -> Scores:
         """Predict cells of a file; see :class:`~scdrugmap.train.scores.Scorer`."""
+        job = self.embedder.job(cells, quiet=quiet)
         if index is None and cells.name not in self.embedder.files:
-            p, domain, usable = self._stream(cells, quiet=quiet)
+            p, domain, usable = self._stream(job)
         else:
             index = np.arange(cells.n_cells) if index is None else index
             values, status = self.embedder.embed(cells, index, quiet=quiet)
@@ -169,13 +177,19 @@ class FrozenScorer:
         reason = np.full(len(p), "", object)
         bad = np.flatnonzero(~usable)
         reason[bad] = np.where(empty_cells(cells, where[bad]), FEW_COUNTS, NO_KNOWN_GENES)
-        return Scores(p, reason, domain=None if self.domain is None else domain)
+        genes = job.coverage
+        return Scores(
+            p,
+            reason,
+            domain=None if self.domain is None else domain,
+            coverage=GeneCoverage(genes.n_genes, genes.n_matched, genes.n_vocabulary),
+        )
 
-    def _stream(self, cells: Cells, *, quiet: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _stream(self, job: EmbeddingJob) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predict all cells, holding one part of the embeddings at a time."""
-        p, domain = np.full((2, cells.n_cells), np.nan, np.float32)
-        usable = np.zeros(cells.n_cells, bool)
-        job = self.embedder.job(cells, quiet=quiet)
+        n_cells = job.cells.n_cells
+        p, domain = np.full((2, n_cells), np.nan, np.float32)
+        usable = np.zeros(n_cells, bool)
         for part in job.run(job.plan()):
             usable[part.index] = part.status == ""
             p[part.index], domain[part.index] = self._head(part.values, usable[part.index])

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from scdrugmap.errors import DataError
+from scdrugmap.data.labels import SENSITIVE
+from scdrugmap.errors import DataError, UsageError
 from scdrugmap.evaluation.tables import PREDICTION_COLUMNS
 from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
+from scdrugmap.train.calibration import scale
+from scdrugmap.train.conformal import (
+    DEFAULT_LEVEL,
+    at_level,
+    coverage,
+    covers,
+    prediction_sets,
+)
 from scdrugmap.train.gather import cell_keys, dataset_names
+from scdrugmap.train.predicted import Predicted, PredictionSets
+from scdrugmap.train.samples import MIN_CELLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,30 +32,15 @@ if TYPE_CHECKING:
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
     from scdrugmap.train.predictor import Predictor
-    from scdrugmap.train.record import PredictorInfo
+    from scdrugmap.train.record import ConformalLevel, PredictorInfo
+    from scdrugmap.train.scores import GeneCoverage
+
+_OF_SPLIT = ("role", "sample", "label", "group")
+MOST_MISSING = 0.2
+"""Share of the genes read in training that a file may lack before it is said."""
 
 _DIGITS = 9
 """Digits of p_sensitive: all that float32 has, so that a table reads back as it was."""
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What a predictor says of the cells of a file.
-
-    Attributes
-    ----------
-    cells : pandas.DataFrame
-        ``predictions.tsv``, one row per cell in file order.
-    info : PredictorInfo
-        What predicted.
-    domain : (n,) float32
-        Share of the training cells that lie closer to their mean than the cell does; NaN for
-        cells without an answer, and for predictors that have no embeddings.
-    """
-
-    cells: pd.DataFrame
-    info: PredictorInfo
-    domain: np.ndarray
 
 
 def predict_cells(
@@ -63,6 +58,9 @@ def predict_cells(
     precision: str | None = None,
     token_budget: int | None = None,
     min_genes: int | None = None,
+    conformal_level: float | None = None,
+    min_cells: int = MIN_CELLS,
+    allow_mismatch: bool = False,
     quiet: bool = False,
 ) -> Predicted:
     """Predict every cell of a file, in bounded memory.
@@ -73,36 +71,42 @@ def predict_cells(
         Its self-test runs first.
     cells : Cells
     splits : pandas.DataFrame, optional
-        ``splits.tsv`` that it was trained on: gives roles and samples.
+        ``splits.tsv`` that it was trained on: gives roles, samples, and the labels by which the
+        conformal sets of test cells are checked.
     sample : str, optional
         Column of obs with the sample; default: the one named in training, if there is one.
     dataset : str, optional
         Column of obs with the dataset; default: the file's name.
     drug : str, optional
         Drug of interest; a notice if the predictor was trained on another.
-    weights, model, store, device, precision, token_budget, min_genes
+    weights, model, store, device, precision, token_budget, min_genes, allow_mismatch
         See :meth:`Predictor.scorer`.
+    conformal_level : float, optional
+        Level of the conformal sets; default: 0.9 if the predictor has any.
+    min_cells : int
+        Samples with fewer answered cells get no figure.
     quiet : bool
 
     Returns
     -------
     Predicted
-        ``role`` of a cell is that of the split, else ``train`` for a cell that the predictor was trained on, else ``new``.
+        ``role`` of a cell is that of the split, else ``train`` for a cell that the predictor was
+        trained on, else ``new``.
 
     Raises
     ------
     UsageError
-        The sample column does not exist.
+        The sample column does not exist; a level that the predictor has no sets for.
     DataError
         Another split than the predictor's; too many genes are missing.
     PluginError, WeightsError
         The model or its weights are missing or others; the self-test fails.
     """
     info = predictor.info
-    for notice in drug_notices(predictor, drug):
-        say(f"Notice: {notice}", quiet=quiet)
+    level = _level(info, conformal_level)
+    notices = [*drug_notices(predictor, drug)]
     datasets = dataset_names(cells, dataset)
-    roles, samples = _roles_and_samples(predictor, cells, datasets, splits)
+    known = _look_up(predictor, cells, datasets, splits)
     scorer = predictor.scorer(
         weights=weights,
         model=model,
@@ -111,8 +115,10 @@ def predict_cells(
         precision=precision,
         token_budget=token_budget,
         min_genes=min_genes,
+        allow_mismatch=allow_mismatch,
         quiet=quiet,
     )
+    roles, samples = known["role"].to_numpy(object), known["sample"].to_numpy(object)
     column = _sample_column(predictor, cells, sample)
     if column is not None:
         samples = np.where(samples == "", column, samples)
@@ -121,16 +127,18 @@ def predict_cells(
         seen = predictor.is_training_cell(cells.fingerprints()[unknown])
         roles[unknown] = np.where(seen, "train", "new")
     if cells.matrix.values != info.values:
-        say(f"Notice: {_other_values(cells, info)}", quiet=quiet)
+        notices.append(_other_values(cells, info))
     units = None
     if splits is not None or column is not None:
         # Training and test cells of one sample (random splits) are never averaged together.
         units = np.where(samples == "", "", samples + "\0" + roles)
     scores = scorer.scores(cells, samples=units, quiet=quiet)
-    for notice in scores.notices:
+    notices += [*scores.notices, *_gene_notices(scores.coverage, cells, info)]
+    for notice in notices:
         say(f"Notice: {notice}", quiet=quiet)
     valid = scores.reason == ""
-    p = np.array([float(f"{value:.{_DIGITS}g}") for value in scores.p], np.float64)
+    scaled = scores.p if info.calibration is None else scale(scores.p, info.calibration.temperature)
+    p = np.array([float(f"{value:.{_DIGITS}g}") for value in scaled], np.float64)
     n = cells.n_cells
     table = pd.DataFrame(
         {
@@ -149,17 +157,47 @@ def predict_cells(
         },
         columns=list(PREDICTION_COLUMNS),
     )
-    unknown_domain = np.full(n, np.nan, np.float32)
-    return Predicted(table, info, unknown_domain if scores.domain is None else scores.domain)
+    return Predicted(
+        table,
+        info,
+        np.full(n, np.nan, np.float32) if scores.domain is None else scores.domain,
+        coverage=scores.coverage,
+        sets=None if level is None else _sets(level, np.where(valid, scaled, np.nan), known),
+        mismatches=predictor.mismatches,
+        notices=tuple(notices),
+        min_cells=min_cells,
+    )
 
 
-def _roles_and_samples(
+def _level(info: PredictorInfo, wanted: float | None) -> ConformalLevel | None:
+    """Return the level of the conformal sets; None: there are none, and none were asked for."""
+    if info.conformal is not None:
+        return at_level(info.conformal, DEFAULT_LEVEL if wanted is None else wanted)
+    if wanted is not None:
+        raise UsageError(
+            "this predictor has no conformal sets: it was trained without validation cells",
+            hint="leave --conformal-level out, or `scdrugmap split --validation` and train again",
+        )
+    return None
+
+
+def _sets(level: ConformalLevel, p: np.ndarray, known: pd.DataFrame) -> PredictionSets:
+    """Name the sets, and check them on the test cells whose label the split gives."""
+    names = prediction_sets(p, level.least_p)
+    test = (known["role"] == "test").to_numpy() & (names != "")
+    sensitive = (known["label"] == SENSITIVE).to_numpy()[test]
+    groups, code = np.unique(known["group"].to_numpy(object)[test].astype(str), return_inverse=True)
+    tested = coverage(covers(names[test], sensitive), sensitive, code) if test.any() else {}
+    return PredictionSets(level, names, int(test.sum()), len(groups), tested)
+
+
+def _look_up(
     predictor: Predictor, cells: Cells, datasets: np.ndarray, splits: pd.DataFrame | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Look the cells up in the split; ``""`` for those that it does not know."""
-    roles, samples = np.full(cells.n_cells, "", object), np.full(cells.n_cells, "", object)
+) -> pd.DataFrame:
+    """Look the cells up in the split: role, sample, label, group; ``""`` where it has none."""
+    known = pd.DataFrame("", index=range(cells.n_cells), columns=list(_OF_SPLIT), dtype=object)
     if splits is None:
-        return roles, samples
+        return known
     split = predictor.info.split
     given = str(splits["split_id"].iloc[0])
     if given != split.split_id:
@@ -169,11 +207,10 @@ def _roles_and_samples(
         )
     table = splits[splits["fold"] == split.fold]
     keys = pd.Index(cell_keys(table["dataset"], table["cell"]), dtype=object)
-    found = keys.get_indexer(pd.Index(cell_keys(datasets, cells.names), dtype=object))
-    known = found >= 0
-    roles[known] = table["role"].to_numpy(object)[found[known]]
-    samples[known] = table["sample"].to_numpy(object)[found[known]]
-    return roles, samples
+    place = keys.get_indexer(pd.Index(cell_keys(datasets, cells.names), dtype=object))
+    there = np.flatnonzero(place >= 0)
+    known.iloc[there] = table[list(_OF_SPLIT)].to_numpy(object)[place[there]]
+    return known
 
 
 def _sample_column(predictor: Predictor, cells: Cells, sample: str | None) -> np.ndarray | None:
@@ -200,6 +237,20 @@ def _other_values(cells: Cells, info: PredictorInfo) -> str:
     )
 
 
+def _gene_notices(coverage: GeneCoverage | None, cells: Cells, info: PredictorInfo) -> list[str]:
+    """Say that a model reads far fewer genes than in training; estimators say so themselves."""
+    n_training = info.genes.n_needed
+    if info.strategy == "estimator" or coverage is None:
+        return []
+    if coverage.n_read >= (1 - MOST_MISSING) * n_training:
+        return []
+    notice = (
+        f"{info.name} reads {coverage.n_read:,} genes of {cells.name}, and read {n_training:,} in "
+        "training: its embeddings of these cells may not be comparable"
+    )
+    return [notice]
+
+
 def drug_notices(predictor: Predictor, drug: str | None) -> list[str]:
     """Say that a predictor knows nothing of a drug; empty if it does, or none is named."""
     known = predictor.info.drug
@@ -209,63 +260,6 @@ def drug_notices(predictor: Predictor, drug: str | None) -> list[str]:
     return [
         f"the predictor {learnt}, not on {drug}: what it calls sensitive may not hold for {drug}"
     ]
-
-
-def summarise(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Sum predictions up per sample.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns sample, n, n_invalid, n_sensitive, share_sensitive and mean_p (NaN without any
-        answered cell), ordered by sample.
-    """
-    answered = predictions["state"] == "answered"
-    called = answered & (predictions["p_sensitive"] >= predictions["threshold"])
-    frame = pd.DataFrame(
-        {
-            "sample": predictions["sample"],
-            "answered": answered.astype(np.int64),
-            "called": called.astype(np.int64),
-            "p": predictions["p_sensitive"].where(answered),
-        }
-    )
-    groups = frame.groupby("sample", sort=True)
-    n, n_answered = groups.size(), groups["answered"].sum()
-    return pd.DataFrame(
-        {
-            "n": n,
-            "n_invalid": n - n_answered,
-            "n_sensitive": groups["called"].sum(),
-            "share_sensitive": groups["called"].sum() / n_answered.where(n_answered > 0),
-            "mean_p": groups["p"].mean(),
-        }
-    ).reset_index()
-
-
-def summary_lines(predictions: pd.DataFrame, most: int = 20) -> list[str]:
-    """Return the summary per sample as lines for a terminal; at most `most` samples."""
-    table = summarise(predictions)
-    lines = []
-    for row in table.head(most).to_dict("records"):
-        name, n, n_invalid = row["sample"] or "all cells", row["n"], row["n_invalid"]
-        if n == n_invalid:
-            lines.append(f"{name}: {n:,} cells, none could be predicted")
-            continue
-        invalid = f", {n_invalid:,} not predicted" if n_invalid else ""
-        lines.append(
-            f"{name}: {row['n_sensitive']:,} of {n - n_invalid:,} cells sensitive "
-            f"({row['share_sensitive']:.0%}), mean p {row['mean_p']:.2f}{invalid}"
-        )
-    if len(table) > most:
-        lines.append(f"... and {len(table) - most:,} more samples")
-    trained = int((predictions["role"] == "train").sum())
-    if trained:
-        lines.append(
-            f"{trained:,} of these cells were trained on: their predictions say nothing about how "
-            "good the predictor is"
-        )
-    return lines
 
 
 def _open_like_training(source: Path, info: PredictorInfo, **how: Any) -> Cells:
@@ -290,6 +284,9 @@ def predict_file(
     *,
     splits: Path | None = None,
     h5ad: Path | None = None,
+    samples_table: Path | None = None,
+    cells_table: Path | None = None,
+    summary: Path | None = None,
     key_added: str = "scdrugmap",
     sample: str | None = None,
     where: Sequence[tuple[str, str]] = (),
@@ -312,6 +309,10 @@ def predict_file(
     splits : Path, optional
     h5ad : Path, optional
         Write the table of cells with the answers too.
+    samples_table, cells_table : Path, optional
+        Write :attr:`Predicted.samples` and :attr:`Predicted.details`.
+    summary : Path, optional
+        Write :meth:`Predicted.summary` as JSON.
     key_added : str
         Prefix of the keys in `h5ad`.
     sample, where, layer, values, gene_id, round_counts, transpose
@@ -325,6 +326,8 @@ def predict_file(
         Its table is what was written to `output`.
     """
     from scdrugmap.evaluation.tables import read_splits, write_predictions
+    from scdrugmap.files import write_json
+    from scdrugmap.tables import write_table
     from scdrugmap.train.annotate import check_key, write_annotated
 
     table = None if splits is None else read_splits(splits)
@@ -343,17 +346,16 @@ def predict_file(
             say(f"Notice: {notice}", quiet=quiet)
         if h5ad is not None:
             check_key(key_added, cells.obs, {})
-        found = predict_cells(
-            predictor,
-            cells,
-            splits=table,
-            sample=sample,
-            quiet=quiet,
-            **how,
-        )
+        found = predict_cells(predictor, cells, splits=table, sample=sample, quiet=quiet, **how)
         if h5ad is not None:
             write_annotated(cells.obs, found, h5ad, key_added)
+    if samples_table is not None:
+        write_table(found.samples, samples_table)
+    if cells_table is not None:
+        write_table(found.details, cells_table)
+    if summary is not None:
+        write_json(summary, found.summary())
     write_predictions(found.cells, output)
-    for line in summary_lines(found.cells):
+    for line in found.lines():
         say(line, quiet=quiet)
     return found

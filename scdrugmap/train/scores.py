@@ -18,6 +18,18 @@ FEW_COUNTS = "few_counts"
 
 
 @dataclass(frozen=True)
+class GeneCoverage:
+    """How many genes of a file a predictor reads."""
+
+    n_file: int
+    """Genes of the file."""
+    n_read: int
+    """Those of them that are read."""
+    n_known: int
+    """Genes that the predictor can read at all: a model's vocabulary, an estimator's list."""
+
+
+@dataclass(frozen=True)
 class Scores:
     """Probabilities of some cells.
 
@@ -31,12 +43,14 @@ class Scores:
     domain : (n,) float32, optional
         Share of the training cells that lie closer to their mean; NaN where `reason` is not
         empty. None: the strategy has no embeddings.
+    coverage : GeneCoverage, optional
     """
 
     p: np.ndarray
     reason: np.ndarray
     notices: tuple[str, ...] = ()
     domain: np.ndarray | None = None
+    coverage: GeneCoverage | None = None
 
 
 @dataclass(frozen=True)
