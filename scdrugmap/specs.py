@@ -47,6 +47,7 @@ class Capability(StrEnum):
     EMBED = "embed"
     FINETUNE = "finetune"
     CLASSIFY = "classify"
+    GENES = "embed-genes"
 
 
 def load_object(path: str) -> Any:

@@ -41,6 +41,13 @@ from scdrugmap.cli.options import (
     metavar="COLUMN",
     help="Column of samples: embeds their cells together in models that need it.",
 )
+@click.option(
+    "--genes",
+    type=PATH,
+    metavar="H5AD",
+    help="Also write the mean vector of each gene, for models that give them.",
+)
+@click.option("--genes-by", metavar="COLUMN", help="One such mean per value of this column.")
 @cell_options
 @model_options
 @run_options
@@ -55,6 +62,8 @@ def command(
     shard: str | None,
     empty: str,
     sample: str | None,
+    genes: Path | None,
+    genes_by: str | None,
     weights: tuple[str, ...],
     randomize: int | None,
     settings: tuple[str, ...],
@@ -98,6 +107,8 @@ def command(
         token_budget=token_budget,
         sample=sample,
         min_genes=min_genes,
+        genes=genes,
+        genes_by=genes_by,
         cell_arguments=cell_arguments(reading),
         quiet=quiet,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path, check_output
 from scdrugmap.model.embedding_file import EmbeddingWriter, check_target, open_plain, to_runs
+from scdrugmap.model.gene_embedding import embed_genes, require_genes, write_gene_embeddings
 from scdrugmap.model.job import EmbeddingJob
 from scdrugmap.model.load import load_model, parse_options
 from scdrugmap.model.parts import Shard, names_digest
@@ -103,6 +104,8 @@ def embed_file(
     token_budget: int | None = None,
     sample: str | None = None,
     min_genes: int | None = None,
+    genes: Path | None = None,
+    genes_by: str | None = None,
     cell_arguments: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Path:
@@ -126,6 +129,11 @@ def embed_file(
         Replace an existing output, or embeddings that `into` has.
     store, device, precision, token_budget, sample, min_genes
         See :func:`scdrugmap.model.embed.embed_cells`.
+    genes : Path, optional
+        h5ad file for the mean vectors of genes too, of the only model, which must give them; see
+        :func:`scdrugmap.model.gene_embedding.embed_genes`.
+    genes_by : str, optional
+        Column of obs: one mean per gene and value.
     cell_arguments : mapping, optional
         Keyword arguments of :func:`scdrugmap.data.cells.open_cells`.
     quiet : bool
@@ -152,6 +160,10 @@ def embed_file(
     for request in requests:
         request.check()
     names = [request.name for request in requests]
+    if genes is not None:
+        _check_genes(requests, genes, overwrite=overwrite, inputs=[*inputs, target])
+    elif genes_by is not None:
+        raise UsageError("--genes-by is for --genes", hint="name a file with --genes")
     known = None if into is None else check_target(into, names, sample=sample, overwrite=overwrite)
     store = Store(quiet=quiet) if store is None else store
     with open_cells(
@@ -176,7 +188,29 @@ def embed_file(
             if into is not None:
                 shutil.copyfile(into, temporary)
             task.write(temporary, requests, options)
+        if genes is not None:
+            found = embed_genes(
+                cells,
+                requests[0].load(),
+                by=genes_by,
+                device=device,
+                precision=precision,
+                min_genes=min_genes,
+                quiet=quiet,
+            )
+            write_gene_embeddings(found, names[0], genes)
     return target
+
+
+def _check_genes(
+    requests: Sequence[ModelRequest], genes: Path, *, overwrite: bool, inputs: Sequence[Path]
+) -> None:
+    """Raise before any work where vectors of genes cannot be had."""
+    if len(requests) > 1:
+        raise UsageError("--genes is for one model", hint="embed with one model per command")
+    check_output(genes, overwrite=overwrite, inputs=list(inputs))
+    get_registry().model(requests[0].name).require(Capability.GENES)
+    require_genes(requests[0].load())
 
 
 @dataclass

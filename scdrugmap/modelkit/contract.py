@@ -102,6 +102,11 @@ class SequenceModel:
     input_module: str
     padding: dict[str, float | int] = field(default_factory=dict)
     """Token fields that the network takes and the value padding gets."""
+    gene_module: nn.Module | None = None
+    """``forward(batch) -> (B, G, D')``, a vector per gene; for models with the capability GENES,
+    and only with the options that it needs."""
+    gene_names: tuple[str, ...] = ()
+    """Names of the G genes, of the spec's ``gene_id``."""
 
     def collate(self, tokens: Tokens) -> dict[str, Tensor]:
         """Pad to the longest cell; see :func:`scdrugmap.modelkit.pad`."""

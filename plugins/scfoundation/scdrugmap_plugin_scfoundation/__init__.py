@@ -26,10 +26,10 @@ LARGEST_TARGET = 20.0
 class Options(ModelOptions):
     """Options of scFoundation; the defaults are those of the original's cell embedding."""
 
-    model: Literal["cell", "rde"] = Field(
+    model: Literal["cell", "rde", "gene"] = Field(
         "cell",
-        description="which of the published networks: the one for cell embeddings, or the one for "
-        "enhancing the read depth",
+        description="which of the published networks: the one for cell embeddings, the one for "
+        "enhancing the read depth, or the one for vectors of genes (`embed --genes`)",
     )
     target_resolution: str = Field(
         "t4",
@@ -75,8 +75,21 @@ SIZES: dict[str, int | float | str | bool] = {
     "n_layers": 12,
     "n_bins": 100,
     "bin_alpha": 1.0,
+    "decoder_dim": 512,
+    "decoder_heads": 8,
+    "decoder_head_dim": 64,
+    "decoder_layers": 6,
 }
-TINY = {**SIZES, "dim": 32, "n_heads": 4, "n_layers": 2}
+TINY = {
+    **SIZES,
+    "dim": 32,
+    "n_heads": 4,
+    "n_layers": 2,
+    "decoder_dim": 24,
+    "decoder_heads": 2,
+    "decoder_head_dim": 12,
+    "decoder_layers": 2,
+}
 
 CHECKPOINT, GENES = "models.ckpt", "OS_scRNA_gene_index.19264.tsv"
 
@@ -90,7 +103,7 @@ SPEC = ModelSpec(
     gene_id="symbol",
     species=("human",),
     accepts={"counts", "lognorm"},
-    capabilities={Capability.EMBED, Capability.FINETUNE},
+    capabilities={Capability.EMBED, Capability.FINETUNE, Capability.GENES},
     options=Options,
     variants=(
         Variant(name="100M", title="the published networks, cell and rde", sizes=SIZES),

@@ -1,7 +1,8 @@
 """The encoder of scFoundation (Hao et al. 2024; xTrimoGene, Gong et al. 2023).
 
 A token is the sum of a vector of its value and a vector of its gene. The value chooses softly among
-learnt bins. Only expressed genes are tokens; the decoder, which fills in the others, is not built.
+learnt bins. Only expressed genes are tokens; the decoder, which fills in the others, is built for
+vectors of genes only.
 
 Letters: B cells, T tokens, D width, N bins.
 """
@@ -24,6 +25,7 @@ from scdrugmap.modelkit import (
     synthetic_vocabulary,
 )
 from scdrugmap_plugin_scfoundation import SPEC, Options
+from scdrugmap_plugin_scfoundation.decoder import Decoder, GeneNetwork
 from scdrugmap_plugin_scfoundation.tokenizer import N_DEPTHS, Tokenizer
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 SLOPE = 0.1
 """Slope of the leaky rectifier below zero."""
+
+DECODER = "decoder"
+"""Prefix of the tensors of the decoder, which is read for the network ``gene`` alone."""
 
 DROPOUT = 0.1
 """Dropout while training: what torch's encoder layer takes by default."""
@@ -153,16 +158,17 @@ def build(options: Options, weights: Weights | None, seed: int) -> SequenceModel
         config, genes = dict(weights.config[options.model]), dict(weights.vocabulary)
     tokenizer = Tokenizer(genes, options)
     padding = len(genes) + N_DEPTHS
+    decoder_sizes = {key: config.pop(key) for key in list(config) if key.startswith("decoder_")}
     with seeded(seed):
         module = ScFoundation(padding + 1, pool=options.pool, **config)
+        gene_module = None
+        if options.model == "gene":
+            decoder = Decoder(config["dim"], **decoder_sizes)
+            gene_module = GeneNetwork(module, decoder, len(genes)).eval()
     if weights is not None:
-        of_model = f"{options.model}."
-        chosen = {
-            key.removeprefix(of_model): tensor
-            for key, tensor in weights.tensors.items()
-            if key.startswith(of_model)
-        }
-        load_strict(module, chosen, f"{weights.source}, model {options.model}")
+        load_part(module, weights, options.model)
+        if gene_module is not None:
+            load_part(gene_module.decoder, weights, DECODER)
     n_genes = min(len(genes), options.max_genes or len(genes))
     return SequenceModel(
         traits=Traits(
@@ -174,4 +180,17 @@ def build(options: Options, weights: Weights | None, seed: int) -> SequenceModel
         module=module.eval(),
         input_module="tokens",
         padding={"id": padding, "value": 0.0},
+        gene_module=gene_module,
+        gene_names=tuple(genes),
     )
+
+
+def load_part(module: nn.Module, weights: Weights, name: str) -> None:
+    """Load the tensors of one of the published networks, strictly."""
+    prefix = f"{name}."
+    chosen = {
+        key.removeprefix(prefix): tensor
+        for key, tensor in weights.tensors.items()
+        if key.startswith(prefix)
+    }
+    load_strict(module, chosen, f"{weights.source}, model {name}")

@@ -1,7 +1,8 @@
 """Published scFoundation folders (``models.ckpt`` and the gene list) to our names.
 
-The checkpoint holds three networks of one architecture. Those for cells (``cell``) and for read
-depth (``rde``) are read; the third, ``gene``, is meant for outputs of the decoder.
+The checkpoint holds three networks of one architecture: for cells (``cell``), for read depth
+(``rde``) and for genes (``gene``). The decoder is read for the third only: the vectors of cells that
+the others are used for do without it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,20 @@ from scdrugmap_plugin_scfoundation.tokenizer import N_DEPTHS
 if TYPE_CHECKING:
     from torch import Tensor
 
-MODELS = ("cell", "rde")
+MODELS = ("cell", "rde", "gene")
 
 ARCHITECTURE = "mae_autobin"
 
 ENCODER = {"hidden_dim": "dim", "heads": "n_heads", "depth": "n_layers"}
 """Field of the encoder's configuration: ours."""
+
+DECODER = {
+    "hidden_dim": "decoder_dim",
+    "heads": "decoder_heads",
+    "dim_head": "decoder_head_dim",
+    "depth": "decoder_layers",
+}
+"""Field of the decoder's configuration: ours."""
 
 _BINS, _POSITIONS = "tokens.value.bins.weight", "tokens.position.weight"
 _LAYER = r"model\.encoder\.transformer_encoder\.(\d+)\."
@@ -45,8 +54,31 @@ KEYS = KeyMap(
         (r"model\.encoder\.norm\.(weight|bias)", r"norm.\1"),
         # Values 102 and 103, which no logarithm of counts reaches: masks of training, and padding.
         (r"model\.token_emb\.emb_(?:mask|pad)\.weight", None),
-        # The decoder: not part of a cell's embedding.
+        # The decoder: see below.
         (r"model\.(?:decoder|decoder_embed|norm|to_final)\..*", None),
+    ]
+)
+
+_DECODER = r"model\.decoder\.performer\.net\.layers\.(\d+)\."
+
+DECODER_KEYS = KeyMap(
+    [
+        (r"model\.decoder_embed\.(weight|bias)", r"embed.\1"),
+        (_DECODER + r"0\.norm\.(weight|bias)", _OURS + r"norm1.\2"),
+        (
+            _DECODER + r"0\.fn\.fast_attention\.projection_matrix",
+            _OURS + "attention.projection",
+        ),
+        (_DECODER + r"0\.fn\.to_([qkv])\.(weight|bias)", _OURS + r"attention.\2_proj.\3"),
+        (_DECODER + r"0\.fn\.to_out\.(weight|bias)", _OURS + r"attention.out_proj.\2"),
+        (_DECODER + r"1\.norm\.(weight|bias)", _OURS + r"norm2.\2"),
+        (_DECODER + r"1\.fn\.fn\.w([12])\.(weight|bias)", _OURS + r"feed_forward.linear\2.\3"),
+        (r"model\.decoder\.norm\.(weight|bias)", r"norm1.\1"),
+        (r"model\.norm\.(weight|bias)", r"norm2.\1"),
+        (r"model\.to_final\.(weight|bias)", r"final.\1"),
+        # Steps since the projections were last drawn; here they are never drawn again.
+        (r"model\.decoder\.performer\.calls_since_last_redraw", None),
+        (r"model\.(?:encoder|token_emb|pos_emb)\..*", None),
     ]
 )
 
@@ -80,6 +112,10 @@ def read_published(folder: PublishedFolder, variant: Variant) -> Weights:
         if _BINS in of_model:  # the shares of the bins are multiplied with it from the left
             of_model[_BINS] = of_model[_BINS].mT.contiguous()
         tensors.update({f"{model}.{key}": tensor for key, tensor in of_model.items()})
+        if model == "gene":
+            configs[model] |= _decoder_config(_part(content, "config", where), where)
+            decoder = DECODER_KEYS.apply(_part(content, "state_dict", where), where)
+            tensors.update({f"decoder.{key}": tensor for key, tensor in decoder.items()})
     return Weights(configs, genes, tensors, source)
 
 
@@ -118,6 +154,15 @@ def _config(published: Mapping[str, Any], where: str) -> dict[str, int | float]:
     if isinstance(alpha, bool) or not isinstance(alpha, int | float):
         raise WeightsError(f"{where}: bin_alpha is {alpha!r}, not a number")
     return {**config, "n_bins": _whole(network, "bin_num", where), "bin_alpha": float(alpha)}
+
+
+def _decoder_config(published: Mapping[str, Any], where: str) -> dict[str, int]:
+    network = _part(_part(published, "model_config", where), ARCHITECTURE, where)
+    decoder = _part(network, "decoder", where)
+    kind = decoder.get("module_type")
+    if kind != "performer":
+        raise WeightsError(f"{where}: the decoder is a {kind!r}; only 'performer' is supported")
+    return {ours: _whole(decoder, name, where) for name, ours in DECODER.items()}
 
 
 def _whole(config: Mapping[str, Any], name: str, where: str) -> int:

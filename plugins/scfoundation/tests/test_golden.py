@@ -116,3 +116,28 @@ def test_gradients_agree(golden: Golden) -> None:
     for name, norm in zip(golden["grad_names"].tolist(), golden["grad_norms"], strict=True):
         found = float(torch.cat([p.grad.flatten() for p in ours[name]]).norm())
         assert found == pytest.approx(float(norm), rel=1e-4), name
+
+
+def test_vectors_of_genes_agree(golden: Golden, cells: Cells) -> None:
+    loaded = original(model="gene")
+    tokens = encode(loaded, cells)
+    with torch.inference_mode():
+        batch = loaded.model.collate(tokens.take(np.arange(4)))
+        found = loaded.model.gene_module(batch)
+        expression = loaded.model.gene_module.expression(batch)
+    np.testing.assert_allclose(found, golden["gene_t4_first4"], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(
+        expression, golden["gene_expression_t4_first4"], rtol=0, atol=TOLERANCE
+    )
+
+
+def test_vectors_of_genes_of_the_original_depend_on_the_batch_and_ours_can(
+    golden: Golden, cells: Cells
+) -> None:
+    loaded = original(model="gene")
+    for layer in loaded.model.gene_module.decoder.layers:
+        layer.attention.stabilizer = "batch"
+    with torch.inference_mode():
+        batch = loaded.model.collate(encode(loaded, cells).take(np.arange(4)))
+        found = loaded.model.gene_module(batch)
+    np.testing.assert_allclose(found, golden["gene_batch_t4_first4"], rtol=0, atol=TOLERANCE)

@@ -54,7 +54,7 @@ def without(content: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != name}
 
 
-@pytest.mark.parametrize("model", ["cell", "rde"])
+@pytest.mark.parametrize("model", ["cell", "rde", "gene"])
 def test_imported_weights_give_the_identical_embedding(
     tmp_path: Path, cells: Cells, model: str
 ) -> None:
@@ -64,20 +64,29 @@ def test_imported_weights_give_the_identical_embedding(
     )
 
 
-def test_import_keeps_the_two_encoders_alone(tmp_path: Path) -> None:
+def test_import_keeps_the_three_encoders_and_one_decoder(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     imported = import_weights(SPEC, CHECKPOINT, output=tmp_path / "imported")
     names = list(load_file(imported / "model.safetensors"))
-    assert {name.split(".")[0] for name in names} == {"cell", "rde"}
-    assert not any("decoder" in name for name in names)
+    assert {name.split(".")[0] for name in names} == {"cell", "rde", "gene", "decoder"}
 
 
 def test_sizes_come_from_the_file(folder: Path) -> None:
     edit_network(folder, lambda config: config.update(bin_alpha=0.5))
     # The networks of the file share one configuration.
     expected = {"dim": 32, "n_heads": 4, "n_layers": 2, "n_bins": 12, "bin_alpha": 0.5}
-    assert read(folder).config == {"cell": expected, "rde": expected}
+    decoder = {
+        "decoder_dim": 24,
+        "decoder_heads": 2,
+        "decoder_head_dim": 12,
+        "decoder_layers": 2,
+    }
+    assert read(folder).config == {
+        "cell": expected,
+        "rde": expected,
+        "gene": {**expected, **decoder},
+    }
 
 
 def test_bin_alpha_acts(folder: Path, cells: Cells) -> None:
