@@ -58,11 +58,15 @@ class TemporaryError(Exception):
         What happened, a few words.
     retry_after_s : float, optional
         How long the server asks to wait.
+    billed : bool
+        The server may have done the work, and charge for it.
     """
 
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, reason: str, retry_after_s: float | None = None, *, billed: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.retry_after_s = reason, retry_after_s
+        self.reason, self.retry_after_s, self.billed = reason, retry_after_s, billed
 
 
 class StoppedError(Exception):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from scdrugmap.plugin import Options as BaseOptions
 from scdrugmap.plugin import TextModelSpec, hookimpl
 
 OPENAI = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+def _pinned(value: str) -> str:
+    from scdrugmap.modelkit.templates import pin_template
+
+    return pin_template(value)
 
 
 class Options(BaseOptions):
@@ -22,11 +30,18 @@ class Options(BaseOptions):
         min_length=1,
         description="name of the model at the endpoint; dated names do not move",
     )
-    template: str = Field(
-        "chat-classify", description="template of the prompt: chat-classify or paper-gpt"
+    template: Annotated[str, AfterValidator(_pinned)] = Field(
+        "chat-classify",
+        validate_default=True,
+        description="template of the prompt: id[:version], or a JSON file of your own",
     )
     top_k: int | None = Field(
         None, ge=1, le=2000, description="genes of a cell; none: as the template says"
+    )
+    fields: tuple[str, ...] = Field(
+        ("drug",),
+        description="facts that are sent where they are known, comma-separated: drug, tissue, "
+        "cancer_type (columns of obs)",
     )
     cells_per_request: int = Field(
         1, ge=1, le=20, description="cells that share a request; above 1 they influence each other"

@@ -236,11 +236,11 @@ class Endpoint:
             raw = self._client.chat.completions.with_raw_response.create(**dict(body))
             reply = json.loads(self._clean(raw.text))
             if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
-                failure = TemporaryError("the reply is no chat completion")
+                failure = TemporaryError("the reply is no chat completion", billed=True)
             else:
                 return reply, _limits(raw.headers)
         except openai.APITimeoutError:
-            failure = TemporaryError(f"no reply within {self._timeout_s:g} s")
+            failure = TemporaryError(f"no reply within {self._timeout_s:g} s", billed=True)
         except openai.APIConnectionError as err:
             failure = TemporaryError(f"no connection ({type(err.__cause__).__name__})")
         except openai.APIStatusError as err:
@@ -248,7 +248,7 @@ class Endpoint:
                 err.status_code, self._clean(err.message), str(err.code or ""), err.response.headers
             )
         except ValueError:  # a truncated body: no error of the client library
-            failure = TemporaryError("the reply is broken")
+            failure = TemporaryError("the reply is broken", billed=True)
         raise failure  # outside of the handlers: their errors hold the request, key included
 
     def _clean(self, text: str) -> str:
