@@ -109,8 +109,8 @@ def use_validation(
     conformal = calibrate_sets(scaled, answers.y, answers.groups, trained_groups)
     if not conformal.apart:
         notices.append(
-            "validation cells are of groups that were trained on too: temperature, threshold and "
-            "conformal sets hold for cells of these groups, not for new ones"
+            "the validation groups were trained on too: temperature, threshold and conformal sets "
+            "hold for cells of these groups, not for new ones"
         )
     return Validated(threshold, calibration, conformal, tuple(notices))
 

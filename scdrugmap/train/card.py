@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from scdrugmap.train.calibration import NOT_CALIBRATED
+from scdrugmap.train.conformal import DEFAULT_LEVEL, at_level, guarantee
+from scdrugmap.train.samples import FAR_SHARE
+
 if TYPE_CHECKING:
     from scdrugmap.train.record import PredictorInfo
 
@@ -63,6 +67,12 @@ def model_card(info: PredictorInfo) -> str:
         ),
         f"- sensitive from p = {info.threshold.value:.4g} on ({info.threshold.source})",
         "",
+        "## Probabilities, and how far to trust them",
+        "",
+        *_calibration(info),
+        *_conformal(info),
+        *_domain(info),
+        "",
         "## Limits",
         "",
         (
@@ -77,6 +87,50 @@ def model_card(info: PredictorInfo) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _calibration(info: PredictorInfo) -> list[str]:
+    found = info.calibration
+    if found is None:
+        return [f"- {NOT_CALIBRATED}"]
+    return [
+        (
+            f"- logits are divided by a temperature of {found.temperature:.3g}, found on "
+            f"{found.n_cells:,} validation cells of {found.n_groups:,} groups (every group counts "
+            f"the same): negative log-likelihood {found.loss_before:.3f} before, "
+            f"{found.loss_after:.3f} after"
+        )
+    ]
+
+
+def _conformal(info: PredictorInfo) -> list[str]:
+    if info.conformal is None:
+        return []
+    level = at_level(info.conformal, DEFAULT_LEVEL)
+    lines = [f"- conformal sets at level {level.level:g}: {guarantee(info.conformal, level)}"]
+    if level.coverage is None:
+        return [*lines, "- too few validation groups to check the coverage of these sets"]
+    labels = (("sensitive", level.coverage_sensitive), ("resistant", level.coverage_resistant))
+    each = ", ".join(f"{name} {share:.0%}" for name, share in labels if share is not None)
+    checked = (
+        f"- coverage of these sets on validation groups that they were not calibrated on: "
+        f"{level.coverage:.0%} ({each}; mean over groups)"
+    )
+    return [*lines, checked]
+
+
+def _domain(info: PredictorInfo) -> list[str]:
+    if info.reference is None:
+        return [
+            "- no embeddings: it cannot be said how far a new cell lies from the training cells"
+        ]
+    return [
+        (
+            f"- 99 % of {info.reference.n_cells:,} training cells lie within "
+            f"{info.reference.distance_99:.4g} of their mean embedding; do not trust predictions "
+            f"of a sample with more than {FAR_SHARE:.0%} of its cells beyond that"
+        )
+    ]
 
 
 def _left_out(info: PredictorInfo) -> list[str]:

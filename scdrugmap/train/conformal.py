@@ -77,6 +77,26 @@ def groups_needed(level: float) -> int:
     return int(np.ceil(level / (1 - level) - 1e-9))
 
 
+def guarantee(info: ConformalInfo, level: ConformalLevel) -> str:
+    """Say in one sentence what the sets of a level promise."""
+    if level.unit == "group":
+        return (
+            f"calibrated on {info.n_groups} validation groups: the set of a cell of a new group "
+            f"holds its label with probability {level.level:g} or more, on average over groups and "
+            "if the new groups are like those (no promise for one sample, nor for each label)"
+        )
+    why = (
+        f"only {info.n_groups} validation groups, level {level.level:g} takes "
+        f"{groups_needed(level.level)}"
+        if info.apart
+        else "the validation groups were trained on too"
+    )
+    return (
+        f"{why}: the sets are calibrated as if single cells were exchangeable, which promises "
+        "nothing for the cells of new samples"
+    )
+
+
 def p_of_label(p: np.ndarray, sensitive: np.ndarray) -> np.ndarray:
     """Return the probability of each cell's label ((n,) float64)."""
     wide = p.astype(np.float64)

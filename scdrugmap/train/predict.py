@@ -19,6 +19,7 @@ from scdrugmap.train.conformal import (
     at_level,
     coverage,
     covers,
+    guarantee,
     prediction_sets,
 )
 from scdrugmap.train.gather import cell_keys, dataset_names
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
     from scdrugmap.train.predictor import Predictor
-    from scdrugmap.train.record import ConformalLevel, PredictorInfo
+    from scdrugmap.train.record import ConformalInfo, ConformalLevel, PredictorInfo
     from scdrugmap.train.scores import GeneCoverage
 
 _OF_SPLIT = ("role", "sample", "label", "group")
@@ -103,7 +104,7 @@ def predict_cells(
         The model or its weights are missing or others; the self-test fails.
     """
     info = predictor.info
-    level = _level(info, conformal_level)
+    level = _level(info.conformal, conformal_level)
     notices = [*drug_notices(predictor, drug)]
     datasets = dataset_names(cells, dataset)
     known = _look_up(predictor, cells, datasets, splits)
@@ -137,9 +138,9 @@ def predict_cells(
     for notice in notices:
         say(f"Notice: {notice}", quiet=quiet)
     valid = scores.reason == ""
+    n = cells.n_cells
     scaled = scores.p if info.calibration is None else scale(scores.p, info.calibration.temperature)
     p = np.array([float(f"{value:.{_DIGITS}g}") for value in scaled], np.float64)
-    n = cells.n_cells
     table = pd.DataFrame(
         {
             "dataset": datasets,
@@ -157,22 +158,26 @@ def predict_cells(
         },
         columns=list(PREDICTION_COLUMNS),
     )
+    sets = None
+    if level is not None and info.conformal is not None:
+        promise = guarantee(info.conformal, level)
+        sets = _sets(level, promise, np.where(valid, scaled, np.nan), known)
     return Predicted(
         table,
         info,
         np.full(n, np.nan, np.float32) if scores.domain is None else scores.domain,
         coverage=scores.coverage,
-        sets=None if level is None else _sets(level, np.where(valid, scaled, np.nan), known),
+        sets=sets,
         mismatches=predictor.mismatches,
         notices=tuple(notices),
         min_cells=min_cells,
     )
 
 
-def _level(info: PredictorInfo, wanted: float | None) -> ConformalLevel | None:
+def _level(info: ConformalInfo | None, wanted: float | None) -> ConformalLevel | None:
     """Return the level of the conformal sets; None: there are none, and none were asked for."""
-    if info.conformal is not None:
-        return at_level(info.conformal, DEFAULT_LEVEL if wanted is None else wanted)
+    if info is not None:
+        return at_level(info, DEFAULT_LEVEL if wanted is None else wanted)
     if wanted is not None:
         raise UsageError(
             "this predictor has no conformal sets: it was trained without validation cells",
@@ -181,14 +186,16 @@ def _level(info: PredictorInfo, wanted: float | None) -> ConformalLevel | None:
     return None
 
 
-def _sets(level: ConformalLevel, p: np.ndarray, known: pd.DataFrame) -> PredictionSets:
+def _sets(
+    level: ConformalLevel, promise: str, p: np.ndarray, known: pd.DataFrame
+) -> PredictionSets:
     """Name the sets, and check them on the test cells whose label the split gives."""
     names = prediction_sets(p, level.least_p)
     test = (known["role"] == "test").to_numpy() & (names != "")
     sensitive = (known["label"] == SENSITIVE).to_numpy()[test]
     groups, code = np.unique(known["group"].to_numpy(object)[test].astype(str), return_inverse=True)
     tested = coverage(covers(names[test], sensitive), sensitive, code) if test.any() else {}
-    return PredictionSets(level, names, int(test.sum()), len(groups), tested)
+    return PredictionSets(level, promise, names, int(test.sum()), len(groups), tested)
 
 
 def _look_up(

@@ -27,6 +27,8 @@ class PredictionSets:
     ----------
     level : ConformalLevel
         With what the validation groups showed of it.
+    promise : str
+        What the sets guarantee, in one sentence.
     names : (n,) object str
         ``sensitive``, ``resistant``, ``both``, ``none``; ``""`` for cells without an answer.
     n_tested, n_tested_groups : int
@@ -37,6 +39,7 @@ class PredictionSets:
     """
 
     level: ConformalLevel
+    promise: str
     names: np.ndarray
     n_tested: int
     n_tested_groups: int
@@ -46,7 +49,8 @@ class PredictionSets:
         """Return what is to be known of them, JSON-able."""
         return {
             **self.level.model_dump(mode="json"),
-            "n_cells": {name: int((self.names == name).sum()) for name in SETS},
+            "promise": self.promise,
+            "sets": {name: int((self.names == name).sum()) for name in SETS},
             "test": {
                 "n_cells": self.n_tested,
                 "n_groups": self.n_tested_groups,
@@ -58,9 +62,9 @@ class PredictionSets:
 
     def lines(self) -> list[str]:
         """Say what they are worth."""
-        counts = self.record()["n_cells"]
+        counts = self.record()["sets"]
         counted = ", ".join(f"{counts[name]:,} {name}" for name in SETS)
-        lines = [f"conformal sets at level {self.level.level:g}: {counted}"]
+        lines = [f"conformal sets at level {self.level.level:g}: {counted}; {self.promise}"]
         if self.tested:
             lines.append(
                 f"of {self.n_tested:,} test cells of {self.n_tested_groups:,} groups, "
@@ -124,13 +128,12 @@ class Predicted:
     def details(self) -> pd.DataFrame:
         """What is known of each cell beside ``predictions.tsv``, which other tools rely on.
 
-        Columns dataset, cell, sample, p_sensitive, call, state, reason, domain, outside (1: further
+        Columns dataset, cell, sample, p_sensitive, call, state, reason, domain (above 0.99: further
         than 99 % of the training cells) and, if there are sets, prediction_set.
         """
         table = self.cells[["dataset", "cell", "sample", "p_sensitive", "state", "reason"]].copy()
         table.insert(4, "call", self.calls)
         table["domain"] = self.domain
-        table["outside"] = outside(self.domain).astype(np.int64)
         if self.sets is not None:
             table["prediction_set"] = self.sets.names
         return table
@@ -210,6 +213,8 @@ class Predicted:
                 f"{record['domain']['share_outside']:.1%} of the cells lie further from the "
                 f"training cells than {EDGE:.0%} of those do ({1 - EDGE:.0%} expected)"
             )
+        if self.info.calibration is None:
+            lines.append("the probabilities are not calibrated: there were no validation cells")
         if self.sets is not None:
             lines += self.sets.lines()
         lines += [f"Notice: {text}" for text in far_notices(self.samples)]

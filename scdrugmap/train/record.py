@@ -7,13 +7,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scdrugmap.errors import DataError
-from scdrugmap.specs import Values
+from scdrugmap.specs import LoraDefaults, Values
+from scdrugmap.train.settings import FineTuning
 
 
 class Record(BaseModel):
     """Base of all parts of ``predictor.json``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PluginInfo(Record):
@@ -101,7 +102,9 @@ class ConformalLevel(Record):
     level: float = Field(gt=0, lt=1)
     unit: Literal["group", "cell"] = Field(description="what is taken as exchangeable")
     least_p: float | None = Field(
-        description="a label with at least this probability is in the set; None: every label"
+        ge=0,
+        le=1,
+        description="a label with at least this probability is in the set; None: every label",
     )
     coverage: float | None = Field(
         None,
@@ -135,6 +138,45 @@ class ReferenceInfo(Record):
     def distance_99(self) -> float:
         """Distance that 99 % of the training cells do not exceed."""
         return self.distance_quantiles[99]
+
+
+StoppedBy = Literal["validation cells", "training groups", "none"]
+
+
+class HistoryRow(Record):
+    """One evaluation of a training."""
+
+    step: int
+    epoch: float
+    loss: float = Field(description="mean of the steps since the last evaluation")
+    validation_loss: float | None
+    learning_rate: float
+
+
+class TuningInfo(Record):
+    """How the network was fine-tuned; speed and memory are of the run that ended it."""
+
+    settings: FineTuning
+    lora: LoraDefaults | None = Field(description="None: the whole network was trained")
+    adapted: tuple[str, ...] = Field(description="layers with adapters")
+    n_trained: int = Field(description="trained parameters, head included")
+    step_cells: int
+    token_budget: int
+    steps_per_epoch: int
+    n_steps: int
+    best_step: int = Field(description="step whose network this is")
+    stopped_early: bool
+    stopped_by: StoppedBy = Field(description="which cells told when to stop")
+    n_held_out_cells: int
+    n_held_out_groups: int
+    history: tuple[HistoryRow, ...]
+    effect: float = Field(
+        description="relative change of the embedding by the training, median over cells"
+    )
+    n_processes: int
+    cells_per_s: float
+    tokens_per_s: float
+    peak_bytes: int
 
 
 class SelfTestInfo(Record):
@@ -178,6 +220,7 @@ class PredictorInfo(Record):
     calibration: CalibrationInfo | None = None
     conformal: ConformalInfo | None = None
     reference: ReferenceInfo | None = None
+    tuning: TuningInfo | None = None
     self_test: SelfTestInfo
     notices: tuple[str, ...] = ()
 
