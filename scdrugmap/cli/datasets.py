@@ -26,29 +26,38 @@ def command() -> None:
     """List, show, add and simulate datasets."""
 
 
-@command.command("list", epilog="Example: scdrugmap datasets list --json")
+@command.command(
+    "list", epilog="Example: scdrugmap datasets list --cancer melanoma --drug-type imm"
+)
+@click.option("--tissue", default="", metavar="TEXT", help="Tissue, or a part of its name.")
+@click.option("--cancer", default="", metavar="TEXT", help="Cancer, or a part of its name.")
+@click.option("--drug", default="", metavar="NAME", help="A drug of the regimen.")
+@click.option("--drug-type", default="", metavar="TEXT", help="As immunotherapy, or a part of it.")
+@click.option("--platform", default="", metavar="TEXT", help="As 10x, or a part of it.")
+@click.option("--collection", default="", metavar="TEXT", help="primary or external.")
+@click.option("--accession", default="", metavar="TEXT", help="As GSE140440.")
 @json_option
-def list_datasets(as_json: bool) -> None:
-    """List the datasets that plugins offer and those you added."""
-    from scdrugmap.data.catalogue import all_datasets
+def list_datasets(drug: str, as_json: bool, **wanted: str) -> None:
+    """List the paper's datasets, those that plugins offer and those you added.
 
-    entries = all_datasets()
+    The paper's have no cells here: `scdrugmap datasets show NAME` says where they are published.
+    """
+    from scdrugmap.data.catalogue import all_datasets, select_datasets
+
+    entries = select_datasets(all_datasets(), wanted, drug=drug)
     if as_json:
         print_json([entry.to_dict() for entry in entries.values()])
         return
-    if not entries:
-        click.echo("No dataset yet. `scdrugmap datasets add FILE --label COLUMN` registers one.")
-        return
-    rows = [("DATASET", "CELLS", "GROUPS", "FROM", "PATH")]
+    rows = [("DATASET", "CELLS", "FROM", "ACCESSION OR FILE", "WHAT")]
     for name, entry in entries.items():
         facts = entry.spec.facts
         rows.append(
             (
                 name,
-                str(facts.get("n_cells", "")),
-                str(facts.get("n_groups", "")),
+                _text(facts.get("n_cells")),
                 entry.source,
-                entry.spec.path or "",
+                entry.spec.path or _text(facts.get("accession")),
+                entry.spec.title,
             )
         )
     for line in columns(rows):
@@ -62,14 +71,21 @@ def show_dataset(name: str, as_json: bool) -> None:
     """Show all that is known of one dataset."""
     from scdrugmap.data.catalogue import get_dataset
 
-    facts = get_dataset(name).to_dict()
+    entry = get_dataset(name)
     if as_json:
-        print_json(facts)
+        print_json(entry.to_dict())
         return
-    more = facts.pop("facts")
-    shown = {**facts, **(more if isinstance(more, dict) else {})}
-    for line in columns([(key, _text(value)) for key, value in shown.items()]):
+    spec = entry.spec.model_dump(mode="json", exclude={"facts"})
+    shown = {**spec, "from": entry.source, **entry.spec.facts}
+    for line in columns([(key, _text(value)) for key, value in shown.items() if value]):
         click.echo(line)
+    for correction in entry.corrections:
+        click.echo(
+            f"corrected: {correction.column} was published as {correction.source!r} "
+            f"({correction.reason})"
+        )
+    for note in entry.notes:
+        click.echo(f"note: {note}")
 
 
 @command.command(

@@ -1,4 +1,4 @@
-"""Datasets by name: those that plugins offer and those a user registered.
+"""Datasets by name: the paper's, those that plugins offer and those a user registered.
 
 Registered cohorts stand in one JSON file, ``datasets.json`` under ``SCDRUGMAP_DATA`` or, without
 it, under ``~/.config/scdrugmap``. The cells stay where they are.
@@ -10,12 +10,13 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from scdrugmap.data.paper import Correction, PaperDataset, paper_datasets, regimen_components
 from scdrugmap.errors import DataError, ResourceError, UsageError
 from scdrugmap.files import resource_error, write_json
 from scdrugmap.registry import get_registry
@@ -23,21 +24,37 @@ from scdrugmap.specs import DatasetSpec
 
 PLACE_VARIABLE = "SCDRUGMAP_DATA"
 FILE_NAME = "datasets.json"
-USER = "user"
+USER, PAPER = "user", "paper"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A dataset and who offers it: a distribution, or ``user``."""
+    """A dataset and who offers it: a distribution, ``user``, or ``paper``.
+
+    Datasets of the paper have no cells here; ``corrections`` says which of their facts are read
+    otherwise than they were published, ``notes`` what is doubtful about the others.
+    """
 
     spec: DatasetSpec
     source: str
+    corrections: tuple[Correction, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return everything known of the dataset, JSON-able."""
-        return {**self.spec.model_dump(mode="json"), "source": self.source}
+        return {
+            **self.spec.model_dump(mode="json"),
+            "source": self.source,
+            "corrections": [asdict(correction) for correction in self.corrections],
+            "notes": list(self.notes),
+        }
+
+
+def _of_paper(dataset: PaperDataset) -> Entry:
+    spec = DatasetSpec(name=dataset.name, title=dataset.title, facts=dataset.facts)
+    return Entry(spec, PAPER, dataset.corrections, dataset.notes)
 
 
 def catalogue_path() -> Path:
@@ -60,13 +77,80 @@ def catalogue_path() -> Path:
 
 
 def all_datasets() -> dict[str, Entry]:
-    """Return the datasets of plugins and of the user, by name; the user's win."""
-    found = {
-        name: Entry(item.spec, item.plugin.distribution)
+    """Return the datasets of the paper, of plugins and of the user, by name; the last win."""
+    found = {name: _of_paper(dataset) for name, dataset in paper_datasets().items()}
+    found.update(
+        (name, Entry(item.spec, item.plugin.distribution))
         for name, item in get_registry().items["dataset"].items()
-    }
+    )
     found.update((name, Entry(spec, USER)) for name, spec in _registered().items())
     return dict(sorted(found.items()))
+
+
+FILTERS = {
+    "collection": ("collection",),
+    "tissue": ("tissue",),
+    "cancer": ("cancer_type_level1", "cancer_type_level2"),
+    "drug_type": ("drug_type",),
+    "platform": ("platform",),
+    "accession": ("accession",),
+}
+"""Filter: the facts of which one must hold its text, in any case; ``drug`` is apart."""
+
+
+def select_datasets(
+    entries: Mapping[str, Entry], wanted: Mapping[str, str], *, drug: str = ""
+) -> dict[str, Entry]:
+    """Return the datasets that fit all filters.
+
+    Parameters
+    ----------
+    entries : mapping of str to Entry
+    wanted : mapping of str to str
+        Filter of :data:`FILTERS` to text; empty texts do not count.
+    drug : str
+        A component of the regimen, as "paclitaxel": all of its name, in any case.
+
+    Raises
+    ------
+    UsageError
+        No dataset has such a fact; the message lists those there are.
+    """
+    chosen = dict(entries)
+    for name, text in wanted.items():
+        if text:
+            facts = FILTERS[name]
+            seen = {key: [_fact(entry, fact) for fact in facts] for key, entry in entries.items()}
+            fit = {key for key, values in seen.items() if _holds(values, text)}
+            if not fit:
+                known = {value for values in seen.values() for value in values}
+                raise _no_such(name, text, known)
+            chosen = {key: entry for key, entry in chosen.items() if key in fit}
+    if drug:
+        parts = {key: regimen_components(_fact(e, "regimen")) for key, e in entries.items()}
+        fit = {key for key, components in parts.items() if drug.strip().lower() in components}
+        if not fit:
+            raise _no_such("drug", drug, {part for found in parts.values() for part in found})
+        chosen = {key: entry for key, entry in chosen.items() if key in fit}
+    return chosen
+
+
+def _fact(entry: Entry, name: str) -> str:
+    return str(entry.spec.facts.get(name) or "")
+
+
+def _holds(values: Iterable[str], text: str) -> bool:
+    return any(text.strip().lower() in value.lower() for value in values)
+
+
+def _no_such(name: str, text: str, known: set[str]) -> UsageError:
+    option = "--" + name.replace("_", "-")
+    near = difflib.get_close_matches(text.lower(), [value.lower() for value in known], n=3)
+    there = ", ".join(sorted(known - {""}))
+    return UsageError(
+        f"no dataset has {option} {text!r}",
+        hint=f"did you mean {' or '.join(near)}?" if near else f"there are: {there}",
+    )
 
 
 def get_dataset(name: str) -> Entry:
@@ -178,8 +262,9 @@ def remove_dataset(name: str) -> None:
     """
     registered = _registered()
     if name not in registered:
-        get_dataset(name)
-        raise UsageError(f"{name} comes with a plugin; only registered datasets can be removed")
+        source = get_dataset(name).source
+        origin = "is one of the paper's" if source == PAPER else "comes with a plugin"
+        raise UsageError(f"{name} {origin}; only registered datasets can be removed")
     del registered[name]
     _write(registered)
 
