@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scdrugmap.data.genes import Genes
     from scdrugmap.modelkit.binding import bind_genes, synthetic_vocabulary
     from scdrugmap.modelkit.contract import CellModel, Coverage, SequenceModel, Tokenizer, Traits
+    from scdrugmap.modelkit.gene_list import read_gene_list
     from scdrugmap.modelkit.keys import KeyMap, load_strict, randomize, seeded
     from scdrugmap.modelkit.layers import (
         Attention,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
     from scdrugmap.modelkit.padding import pad
     from scdrugmap.modelkit.performer import FavorAttention, PerformerLayer
+    from scdrugmap.modelkit.performer_keys import matrix_shape, performer_rules, performer_sizes
     from scdrugmap.modelkit.published import PublishedFolder, Weights
     from scdrugmap.modelkit.randomness import cell_keys, generator, sample_tokens, token_keys
     from scdrugmap.modelkit.ranking import NamedGenes, rank_tokens
@@ -38,6 +40,7 @@ _NAMES = {
     "SequenceModel": "scdrugmap.modelkit.contract",
     "Tokenizer": "scdrugmap.modelkit.contract",
     "Traits": "scdrugmap.modelkit.contract",
+    "read_gene_list": "scdrugmap.modelkit.gene_list",
     "KeyMap": "scdrugmap.modelkit.keys",
     "load_strict": "scdrugmap.modelkit.keys",
     "randomize": "scdrugmap.modelkit.keys",
@@ -50,6 +53,9 @@ _NAMES = {
     "pad": "scdrugmap.modelkit.padding",
     "FavorAttention": "scdrugmap.modelkit.performer",
     "PerformerLayer": "scdrugmap.modelkit.performer",
+    "matrix_shape": "scdrugmap.modelkit.performer_keys",
+    "performer_rules": "scdrugmap.modelkit.performer_keys",
+    "performer_sizes": "scdrugmap.modelkit.performer_keys",
     "PublishedFolder": "scdrugmap.modelkit.published",
     "Weights": "scdrugmap.modelkit.published",
     "cell_keys": "scdrugmap.modelkit.randomness",
@@ -89,12 +95,16 @@ __all__ = [
     "generator",
     "load_strict",
     "load_template",
+    "matrix_shape",
     "most_genes",
     "pad",
+    "performer_rules",
+    "performer_sizes",
     "pin_template",
     "pool_mean",
     "randomize",
     "rank_tokens",
+    "read_gene_list",
     "sample_tokens",
     "seeded",
     "synthetic_vocabulary",

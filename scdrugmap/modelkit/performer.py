@@ -76,10 +76,10 @@ class FavorAttention(nn.Module):
         lengths = torch.randn(n_features, d).norm(dim=1, keepdim=True)  # (M, 1)
         self.projection.copy_(torch.cat(blocks)[:n_features] * lengths)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(B, T, D) to (B, T, D); `weight` as :meth:`summarise` takes it."""
         tiles = x.split(self.tile(x), 1)
-        context = self.summarise(tiles)
+        context = self.summarise(tiles, weight)
         return torch.cat([self.read(part, context) for part in tiles], 1)
 
     def tile(self, x: Tensor) -> int:
@@ -87,7 +87,7 @@ class FavorAttention(nn.Module):
         most = CPU_TILE if x.device.type == "cpu" else GPU_TILE
         return max(1, most // (len(x) * self.n_heads * len(self.projection)))
 
-    def summarise(self, tiles: Iterable[Tensor]) -> Tensor:
+    def summarise(self, tiles: Iterable[Tensor], weight: Tensor | None = None) -> Tensor:
         """Sum keys and values up.
 
         The exponentials are kept relative to the largest exponent so far and scaled down when a
@@ -96,6 +96,10 @@ class FavorAttention(nn.Module):
         Parameters
         ----------
         tiles : iterable of (B, t, D) float
+        weight : (B, T, 2) float, optional
+            How much the value of each key counts, and the key itself in the denominator; None: 1
+            and 1. A token of weight (n, n) stands for n equal ones, (0, n) for n without a value,
+            and (0, 0) for none. All take part in the maximum: one of (0, 0) must equal another.
 
         Returns
         -------
@@ -103,11 +107,18 @@ class FavorAttention(nn.Module):
             Sum over keys of feature times value; in the last column, of the features.
         """
         summed: tuple[Tensor, Tensor, Tensor] | None = None
+        start = 0
         for x in tiles:
             k, v = _wide(self._heads(self.k_proj(x))), _wide(self._heads(self.v_proj(x)))
             with torch.autocast(x.device.type, enabled=False):
                 exponent, offset = self._exponents(k)  # (B, H, t, M), (B, H, t, 1)
-                v = F.pad(v, (0, 1), value=1.0)  # (B, H, t, d + 1)
+                if weight is None:
+                    v = F.pad(v, (0, 1), value=1.0)  # (B, H, t, d + 1)
+                else:
+                    part = weight[:, None, start : start + x.shape[1]]  # (B, 1, t, 2)
+                    of_key = part[..., 1:].expand(-1, self.n_heads, -1, -1)  # (B, H, t, 1)
+                    v = torch.cat([v * part[..., :1], of_key], -1)  # (B, H, t, d + 1)
+                    start += x.shape[1]
                 peak = exponent.amax((1, 2, 3), keepdim=True)  # (B, 1, 1, 1)
                 if self.stabilizer == "batch":
                     peak = peak.amax(0, keepdim=True)
@@ -186,22 +197,27 @@ class PerformerLayer(nn.Module):
         self.attention = FavorAttention(dim, n_heads, head_dim, n_features, stabilizer, bias=bias)
         self.feed_forward = FeedForward(dim, hidden, activation)
 
-    def forward(self, x: Tensor, *, only_last: bool = False) -> Tensor:
-        """Transform all tokens, or only the last one, which reads the others all the same.
+    def forward(
+        self, x: Tensor, weight: Tensor | None = None, *, rows: slice | None = None
+    ) -> Tensor:
+        """Transform all tokens, or only some, which read the others all the same.
 
         Parameters
         ----------
         x : (B, T, D) float
-        only_last : bool
+        weight : (B, T, 2) float, optional
+            See :meth:`FavorAttention.summarise`.
+        rows : slice, optional
+            Q of the tokens; None: all T.
 
         Returns
         -------
-        (B, T, D) float, or (B, 1, D)
+        (B, Q, D) float
         """
         tiles = x.split(self.attention.tile(x), 1)
-        context = self.attention.summarise(self.norm1(part) for part in tiles)
-        if only_last:
-            return self._transform(x[:, -1:], context)
+        context = self.attention.summarise((self.norm1(part) for part in tiles), weight)
+        if rows is not None:
+            return self._transform(x[:, rows], context)
         return torch.cat([self._transform(part, context) for part in tiles], 1)
 
     def _transform(self, x: Tensor, context: Tensor) -> Tensor:

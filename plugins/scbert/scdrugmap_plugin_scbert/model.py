@@ -98,17 +98,18 @@ class ScBert(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Embed cells: ``level`` (B, T) to (B, D)."""
-        x = self.states(batch, only_last=self.pool == "last")
+        x = self.states(batch, rows=slice(-1, None) if self.pool == "last" else None)
         if self.pool == "max":
             return x.amax(1)
         return pool_mean(x)
 
-    def states(self, batch: dict[str, Tensor], *, only_last: bool = False) -> Tensor:
-        """Return the last states of all tokens, (B, T, D), or of the closing one, (B, 1, D)."""
+    def states(self, batch: dict[str, Tensor], *, rows: slice | None = None) -> Tensor:
+        """Return the last states of all tokens, (B, T, D), or of some of them."""
         x = self.tokens(batch["level"])
-        for number, layer in enumerate(self.layers, 1):
-            x = layer(x, only_last=only_last and number == len(self.layers))
-        return self.norm(x)
+        *first, last = self.layers
+        for layer in first:
+            x = layer(x)
+        return self.norm(last(x, rows=rows))
 
 
 def build(options: Options, weights: Weights | None, seed: int) -> SequenceModel:
