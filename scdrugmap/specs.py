@@ -173,6 +173,9 @@ class WeightSet(Spec):
     needs_login: bool = False
     redistributable: bool = False
     notes: str = ""
+    notice: str = Field(
+        "", description="what its licence wants said before use and beside what is made with it"
+    )
 
 
 class LoraDefaults(Spec):
@@ -271,6 +274,9 @@ class TextModelSpec(Spec):
     numerics: int = Field(ge=1)
     capabilities: CapabilitySet = frozenset({Capability.CLASSIFY})
     remote: bool = Field(description="True: cells leave this machine; needs --allow-network")
+    accepts: ValuesSet = Field(
+        frozenset({"counts", "lognorm"}), description="either: it reads the order of genes only"
+    )
     secrets: tuple[str, ...] = Field((), description="environment variables that hold keys")
     options: OptionsClass
     citation: str

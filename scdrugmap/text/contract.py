@@ -176,6 +176,10 @@ class TextModel(Protocol):
     def fields(self) -> tuple[str, ...]:
         """Facts that it is told where they are known: columns of obs, fields of the template."""
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user must know of its answers, one line each; empty: nothing."""
+
     def classify(self, questions: Sequence[Question], asking: Asking) -> list[Answer]:
         """Answer every question, in the order given.
 

@@ -187,6 +187,17 @@ class SelfTestInfo(Record):
     p_sensitive: tuple[float | None, ...] = Field(description="None: no usable gene")
 
 
+class PromptInfo(Record):
+    """How a text model is asked; the examples it is shown are in ``examples.json``."""
+
+    template: str = Field(description="id:version")
+    template_digest: str = Field(description="SHA-256 of the template")
+    n_genes: int = Field(ge=1, description="most genes of a cell in a question")
+    fields: tuple[str, ...] = Field((), description="facts that are told where they are known")
+    n_examples: int = Field(0, ge=0, description="labelled cells shown before each question")
+    remote: bool = Field(False, description="cells are sent to a server")
+
+
 class PredictorInfo(Record):
     """The content of ``predictor.json``."""
 
@@ -194,7 +205,7 @@ class PredictorInfo(Record):
     scdrugmap: str = Field(description="version that made it")
     name: str = Field(description="model or estimator")
     title: str = ""
-    strategy: Literal["estimator", "frozen", "lora", "full"]
+    strategy: Literal["estimator", "frozen", "lora", "full", "prompt"]
     plugin: PluginInfo
     contract: int
     numerics: int
@@ -220,6 +231,7 @@ class PredictorInfo(Record):
     calibration: CalibrationInfo | None = None
     conformal: ConformalInfo | None = None
     reference: ReferenceInfo | None = None
+    prompt: PromptInfo | None = None
     tuning: TuningInfo | None = None
     self_test: SelfTestInfo
     notices: tuple[str, ...] = ()

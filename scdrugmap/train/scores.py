@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from scipy.sparse import csr_matrix
 
     from scdrugmap.data.cells import Cells
@@ -38,12 +39,18 @@ class Scores:
     p : (n,) float32
         NaN where `reason` is not empty.
     reason : (n,) object str
-        ``""``, ``few_counts`` (the cell has no counts at all) or ``no_known_genes``.
+        ``""``, ``few_counts`` (the cell has no counts at all) or ``no_known_genes``; of text
+        models also why a model abstained or its answer is invalid.
     notices : tuple of str
     domain : (n,) float32, optional
         Share of the training cells that lie closer to their mean; NaN where `reason` is not
         empty. None: the strategy has no embeddings.
     coverage : GeneCoverage, optional
+    state : (n,) object str, optional
+        ``answered``, ``abstained`` or ``invalid``; None: invalid where there is a reason.
+    answers : pandas.DataFrame, optional
+        What a text model said of each cell
+        (:data:`~scdrugmap.text.scorer.ANSWER_COLUMNS`).
     """
 
     p: np.ndarray
@@ -51,6 +58,8 @@ class Scores:
     notices: tuple[str, ...] = ()
     domain: np.ndarray | None = None
     coverage: GeneCoverage | None = None
+    state: np.ndarray | None = None
+    answers: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,19 @@ class ChatModel:
         """Facts that are sent."""
         return self.options.fields
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user must know of its answers."""
+        several = self.options.cells_per_request
+        together = (
+            f"{several} cells share a request, so they influence each other's answers"
+            if several > 1
+            else ""
+        )
+        return tuple(
+            filter(None, (together, "public datasets and their papers may be known to the model"))
+        )
+
     def preview(self, question: Question) -> str:
         """Return the messages of a question, as they would be sent to an able endpoint."""
         request = one_request(0, question, self.template, self.options, Capabilities())
