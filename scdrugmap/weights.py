@@ -203,6 +203,8 @@ def _record(
 ) -> WeightsRecord:
     if item.commercial_use is False:
         notices += (f"weights of {name}: not for commercial use ({item.licence})",)
+    if item.notice:
+        notices += (f"weights of {name}: {item.notice}",)
     return WeightsRecord(
         source=source,
         path=folder,

@@ -11,6 +11,14 @@ from scdrugmap.lazy import lazy_names
 
 if TYPE_CHECKING:
     from scdrugmap.data.genes import Genes
+    from scdrugmap.model.batching import default_budget, plan_batches
+    from scdrugmap.model.device import (
+        arithmetic,
+        free_memory,
+        is_out_of_memory,
+        resolve_device,
+        resolve_precision,
+    )
     from scdrugmap.modelkit.binding import bind_genes, synthetic_vocabulary
     from scdrugmap.modelkit.contract import CellModel, Coverage, SequenceModel, Tokenizer, Traits
     from scdrugmap.modelkit.gene_list import read_gene_list
@@ -33,6 +41,13 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "Genes": "scdrugmap.data.genes",
+    "default_budget": "scdrugmap.model.batching",
+    "plan_batches": "scdrugmap.model.batching",
+    "arithmetic": "scdrugmap.model.device",
+    "free_memory": "scdrugmap.model.device",
+    "is_out_of_memory": "scdrugmap.model.device",
+    "resolve_device": "scdrugmap.model.device",
+    "resolve_precision": "scdrugmap.model.device",
     "bind_genes": "scdrugmap.modelkit.binding",
     "synthetic_vocabulary": "scdrugmap.modelkit.binding",
     "CellModel": "scdrugmap.modelkit.contract",
@@ -90,9 +105,13 @@ __all__ = [
     "Tokens",
     "Traits",
     "Weights",
+    "arithmetic",
     "bind_genes",
     "cell_keys",
+    "default_budget",
+    "free_memory",
     "generator",
+    "is_out_of_memory",
     "load_strict",
     "load_template",
     "matrix_shape",
@@ -101,10 +120,13 @@ __all__ = [
     "performer_rules",
     "performer_sizes",
     "pin_template",
+    "plan_batches",
     "pool_mean",
     "randomize",
     "rank_tokens",
     "read_gene_list",
+    "resolve_device",
+    "resolve_precision",
     "sample_tokens",
     "seeded",
     "synthetic_vocabulary",
