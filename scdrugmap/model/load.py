@@ -43,6 +43,8 @@ class LoadedModel:
     weights: WeightsRecord
     model: CellModel
     seed: int
+    tuned: str = ""
+    """What was learnt on top of the weights, by its hash; empty: nothing."""
 
     @property
     def name(self) -> str:
@@ -65,6 +67,8 @@ class LoadedModel:
         }
         if self.weights.source == "random" or self.model.traits.stochastic:
             identity["seed"] = self.seed
+        if self.tuned:
+            identity["tuned"] = self.tuned
         return identity
 
 

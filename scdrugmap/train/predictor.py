@@ -12,7 +12,7 @@ from scdrugmap.errors import DataError, PluginError, UsageError
 from scdrugmap.files import atomic_path, check_output
 from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
-from scdrugmap.specs import Options
+from scdrugmap.specs import ModelSpec, Options
 from scdrugmap.train import selftest
 from scdrugmap.train.archive import Archive, write_archive
 from scdrugmap.train.card import model_card
@@ -24,10 +24,19 @@ from scdrugmap.train.tensors import dump_tensors, load_tensors
 if TYPE_CHECKING:
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
+    from scdrugmap.text.scorer import Prompting
     from scdrugmap.train.scores import Scorer
 
 INFO_FILE, CARD_FILE, REFERENCE_FILE = "predictor.json", "README.md", "reference.safetensors"
-LEARNT_FILES = ("estimator.skops", "head.safetensors", "adapters.safetensors")
+LEARNT_FILES = {
+    "estimator": ("estimator.skops",),
+    "frozen": ("head.safetensors",),
+    "lora": ("head.safetensors", "adapters.safetensors"),
+    "full": ("head.safetensors", "network.safetensors"),
+    "prompt": ("examples.json",),
+}
+"""What is in the zip file, beside info, card and reference, by strategy."""
+
 TRAINING_CELLS, SELF_TEST, EMBEDDING_MEAN = "training_cells", "self_test", "embedding_mean"
 
 MOST_BYTES = 1 << 29
@@ -42,7 +51,7 @@ class Predictor:
     info : PredictorInfo
         ``predictor.json``.
     files : dict of str to bytes
-        What was learnt: ``estimator.skops``, or ``head.safetensors`` (and adapters).
+        What was learnt: those of :data:`LEARNT_FILES`.
     reference : dict of str to array
         ``training_cells`` ((n,) uint64, sorted: first half of each fingerprint), ``self_test``
         ((8, G) float32) and, for embeddings, ``embedding_mean`` ((D,) float32).
@@ -69,7 +78,9 @@ class Predictor:
         )
 
     def save(self, target: Path, *, overwrite: bool = False) -> None:
-        """Write the zip file, whole or not at all; the same training gives the same bytes.
+        """Write the zip file, whole or not at all.
+
+        The same training gives the same bytes, but for the speed that fine-tuning records.
 
         Raises
         ------
@@ -111,13 +122,12 @@ class Predictor:
         size = source.stat().st_size
         if size > MOST_BYTES:
             raise DataError(f"{source} has {size:,} bytes; a predictor has at most {MOST_BYTES:,}")
-        allowed = (INFO_FILE, CARD_FILE, REFERENCE_FILE, *LEARNT_FILES)
+        known = {name for names in LEARNT_FILES.values() for name in names}
+        allowed = (INFO_FILE, CARD_FILE, REFERENCE_FILE, *known)
         archive = Archive(source.read_bytes(), str(source), most_bytes=MOST_BYTES, allowed=allowed)
         info = parse_info(archive.read(INFO_FILE, most_bytes=_MOST_INFO_BYTES), str(source))
-        learnt = {name: archive.read(name) for name in LEARNT_FILES if name in archive.names}
-        needed = "estimator.skops" if info.strategy == "estimator" else "head.safetensors"
-        if needed not in learnt:
-            raise DataError(f"{source} is damaged: {needed} is missing")
+        _check_members(archive.names & known, info, source)
+        learnt = {name: archive.read(name) for name in LEARNT_FILES[info.strategy]}
         where = f"{source}, {REFERENCE_FILE}"
         reference = load_tensors(archive.read(REFERENCE_FILE), where)
         _check_reference(reference, info, where)
@@ -144,6 +154,7 @@ class Predictor:
         precision: str | None = None,
         token_budget: int | None = None,
         min_genes: int | None = None,
+        prompting: Prompting | None = None,
         allow_mismatch: bool = False,
         quiet: bool = False,
     ) -> Scorer:
@@ -160,6 +171,8 @@ class Predictor:
             As for embedding.
         precision : str, optional
             Default: that of the training.
+        prompting : Prompting, optional
+            How a text model may be asked, and what it is told.
         allow_mismatch : bool
             Go on with another version of the model, other weights, or a failed self-test; each is
             said aloud and kept in :attr:`mismatches`.
@@ -177,10 +190,12 @@ class Predictor:
             notices = self._check_plugin(mismatches)
             if self.info.strategy == "estimator":
                 scorer = self._restore_estimator()
+            elif self.info.strategy == "prompt":
+                scorer = self._restore_prompt(weights, prompting, mismatches)
             else:
                 loaded = model or self._load_model(weights)
                 check_weights(self.info.weights, loaded.weights, mismatches)
-                scorer = self._restore_frozen(
+                scorer = self._restore_model(
                     loaded,
                     store=store,
                     device=device,
@@ -225,6 +240,10 @@ class Predictor:
         registry, info = get_registry(), self.info
         if info.strategy == "estimator":
             return check_plugin(info, registry.estimator(info.name), mismatches)
+        if info.strategy == "prompt":
+            from scdrugmap.text.load import text_spec
+
+            return check_plugin(info, text_spec(info.name), mismatches)
         return check_plugin(info, registry.model(info.name), mismatches)
 
     def _restore_estimator(self) -> Scorer:
@@ -235,6 +254,25 @@ class Predictor:
         return EstimatorScorer.restored(
             spec, options, self.info.seed, self.info.values, self.files[STATE_FILE]
         )
+
+    def _restore_prompt(
+        self, weights: str | Path | None, prompting: Prompting | None, mismatches: Mismatches
+    ) -> Scorer:
+        from scdrugmap.text.examples import EXAMPLES_FILE, read_examples
+        from scdrugmap.text.load import LoadedText, load_text_model, text_spec
+        from scdrugmap.text.scorer import Prompting, PromptScorer
+
+        spec = text_spec(self.info.name)
+        if isinstance(spec, ModelSpec):
+            base = self._load_model(weights)
+            check_weights(self.info.weights, base.weights, mismatches)
+            loaded = LoadedText.of(base)
+        else:
+            loaded = load_text_model(
+                spec.name, options=_options(spec.options, self.info), weights=weights
+            )
+        examples = read_examples(self.files[EXAMPLES_FILE])
+        return PromptScorer(loaded, examples, prompting or Prompting())
 
     def _load_model(self, weights: str | Path | None) -> LoadedModel:
         from scdrugmap.model.load import load_model
@@ -262,7 +300,7 @@ class Predictor:
             seed=info.embedding_seed or 0,
         )
 
-    def _restore_frozen(
+    def _restore_model(
         self,
         loaded: LoadedModel,
         *,
@@ -273,6 +311,7 @@ class Predictor:
         min_genes: int | None,
     ) -> Scorer:
         from scdrugmap.train.frozen import HEAD_FILE, Embedder, FrozenScorer
+        from scdrugmap.train.tuned import restore_tuned
 
         embedder = Embedder(
             loaded,
@@ -285,11 +324,24 @@ class Predictor:
         )
         if self.info.head is None or self.info.dim is None:
             raise DataError("predictor.json is damaged: head and dim are missing")
-        scorer = FrozenScorer.restored(
-            embedder, self.info.head, self.info.dim, self.files[HEAD_FILE]
-        )
+        head, dim = self.info.head, self.info.dim
+        if self.info.tuning is None:
+            scorer = FrozenScorer.restored(embedder, head, dim, self.files[HEAD_FILE])
+        else:
+            scorer = restore_tuned(embedder, self.info.tuning, head, dim, self.files)
         scorer.domain = self.domain()
         return scorer
+
+
+def _check_members(found: frozenset[str], info: PredictorInfo, source: Path) -> None:
+    """Raise DataError unless what was learnt is there, and nothing else."""
+    wanted = frozenset(LEARNT_FILES[info.strategy])
+    if missing := sorted(wanted - found):
+        raise DataError(f"{source} is damaged: {missing[0]} is missing")
+    if strange := sorted(found - wanted):
+        raise DataError(f"{source} is damaged: {strange[0]} is not of strategy {info.strategy}")
+    if (info.tuning is None) != (info.strategy in ("estimator", "frozen", "prompt")):
+        raise DataError(f"{source} is damaged: predictor.json does not fit {info.strategy}")
 
 
 def _check_reference(reference: dict[str, np.ndarray], info: PredictorInfo, where: str) -> None:

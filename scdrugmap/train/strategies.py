@@ -14,7 +14,7 @@ import numpy as np
 
 from scdrugmap.errors import DataError
 from scdrugmap.registry import get_registry
-from scdrugmap.specs import EstimatorSpec, ModelSpec, Options, Values
+from scdrugmap.specs import Capability, EstimatorSpec, ModelSpec, Options, Values
 from scdrugmap.train import selftest
 from scdrugmap.train.domain import Domain
 from scdrugmap.train.gather import Chosen, shared_genes
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from scdrugmap.data.cells import Cells
     from scdrugmap.data.genes import Genes
     from scdrugmap.model.load import LoadedModel
+    from scdrugmap.train.checkpoint import Checkpoint
+    from scdrugmap.train.frozen import Embedder
     from scdrugmap.train.heads import HeadName
     from scdrugmap.train.scores import Scorer
+    from scdrugmap.train.settings import FineTuning
 
 _ESTIMATOR_TEST_GENES = 2_000
 _MODEL_TEST_GENES = 512
@@ -106,40 +109,92 @@ def fit_by_head(
     embedder = Embedder(loaded, files=files, **how)
     scorer, used, x = fit_frozen(embedder, head, chosen, seed, quiet=quiet)
     scorer.domain = domain = Domain.of(x)
-    job = embedder.job(chosen[0].cells, quiet=True)
+    return _on_embeddings(embedder, "frozen", head, scorer, used, domain, {}, scorer.head.notices)
+
+
+def fit_by_tuning(
+    loaded: LoadedModel,
+    strategy: str,
+    head: HeadName,
+    chosen: list[Chosen],
+    validation: list[Chosen],
+    settings: FineTuning,
+    seed: int,
+    *,
+    checkpoint: Checkpoint | None = None,
+    quiet: bool,
+    **how: Any,
+) -> Fitted:
+    """Fine-tune a model; see :func:`scdrugmap.train.tuned.fit_tuned`, `how` as for `fit_by_head`."""
+    from scdrugmap.train.frozen import Embedder
+    from scdrugmap.train.tuned import fit_tuned
+
+    loaded.spec.require(Capability.FINETUNE)
+    check_accepted(loaded.spec, [*chosen, *validation])
+    found = fit_tuned(
+        Embedder(loaded, **how),
+        strategy,
+        head,
+        chosen,
+        validation,
+        settings,
+        seed,
+        checkpoint=checkpoint,
+        quiet=quiet,
+    )
+    scorer = found.scorer
+    about = {"tuning": found.info}
+    return _on_embeddings(
+        scorer.embedder, strategy, head, scorer, found.used, found.domain, about, found.notices
+    )
+
+
+def _on_embeddings(
+    embedder: Embedder,
+    strategy: str,
+    head: HeadName,
+    scorer: Scorer,
+    used: list[Chosen],
+    domain: Domain,
+    about: dict[str, Any],
+    notices: Sequence[str],
+) -> Fitted:
+    """Say what all strategies that read embeddings have to say."""
+    loaded = embedder.loaded
+    first = used[0].cells
+    job = embedder.job(first, quiet=True)
     weights = loaded.weights
-    about = {
-        **_about(loaded.spec, "frozen", loaded.options),
-        "embedding_seed": loaded.seed,
-        "precision": job.precision,
-        "head": head,
-        "dim": embedder.dim,
-        "weights": WeightsInfo(
-            source=weights.source,
-            digest=weights.digest,
-            label=weights.label,
-            licence=weights.licence,
-            commercial_use=weights.commercial_use,
-            randomize=weights.randomize,
-            homepage=loaded.spec.homepage,
-        ),
-        "reference": ReferenceInfo(
-            n_cells=len(x),
-            distance_quantiles=tuple(domain.quantiles.tolist()),
-        ),
-        "notices": list(scorer.head.notices),
-    }
     genes, _ = shared_genes(used)
-    matched = chosen[0].cells.genes.take(np.flatnonzero(job.coverage.matched))
-    mapped = matched.ensembl[matched.ensembl != ""]
-    test_genes = selftest.spread(mapped if len(mapped) else matched.published, _MODEL_TEST_GENES)
+    mapped = first.genes.take(np.flatnonzero(job.coverage.matched))
+    ensembl = mapped.ensembl[mapped.ensembl != ""]
     return Fitted(
         scorer,
         used,
         genes,
         int(job.coverage.n_matched),
-        test_genes,
-        about,
+        selftest.spread(ensembl if len(ensembl) else mapped.published, _MODEL_TEST_GENES),
+        {
+            **_about(loaded.spec, strategy, loaded.options),
+            "embedding_seed": loaded.seed,
+            "precision": job.precision,
+            "head": head,
+            "dim": embedder.dim,
+            "weights": WeightsInfo(
+                source=weights.source,
+                digest=weights.digest,
+                label=weights.label,
+                licence=weights.licence,
+                commercial_use=weights.commercial_use,
+                randomize=weights.randomize,
+                homepage=loaded.spec.homepage,
+            ),
+            "reference": ReferenceInfo(
+                n_cells=sum(len(part.index) for part in used),
+                distance_quantiles=tuple(domain.quantiles.tolist()),
+            ),
+            "notices": list(notices),
+            **about,
+        },
         {EMBEDDING_MEAN: domain.center},
     )
 

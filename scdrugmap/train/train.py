@@ -17,6 +17,9 @@ from scdrugmap.errors import UsageError
 from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import Values
+from scdrugmap.text.contract import Asking
+from scdrugmap.text.load import LoadedText
+from scdrugmap.text.scorer import Prompting
 from scdrugmap.train import selftest
 from scdrugmap.train.calibration import NOT_CALIBRATED, use_validation
 from scdrugmap.train.gather import (
@@ -39,7 +42,8 @@ from scdrugmap.train.record import (
     SplitInfo,
     TrainingInfo,
 )
-from scdrugmap.train.strategies import fit_by_estimator, fit_by_head
+from scdrugmap.train.settings import MODEL_STRATEGIES, FineTuning
+from scdrugmap.train.strategies import fit_by_estimator, fit_by_head, fit_by_tuning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,13 +51,14 @@ if TYPE_CHECKING:
     from scdrugmap.data.cells import Cells
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
+    from scdrugmap.train.checkpoint import Checkpoint
     from scdrugmap.train.heads import HeadName
 
 MAX_CELLS = 50_000
 """Most training cells of estimators and of the logistic head, which hold them as one matrix."""
 
-STRATEGIES = ("frozen",)
-"""Strategies for models, beside ``estimator``."""
+PROMPT = "prompt"
+"""Strategy of text models: they are asked, nothing is fitted."""
 
 FACTS = ("drug", "cancer_type", "tissue", "label_basis")
 """Columns of obs whose values a predictor remembers."""
@@ -68,8 +73,11 @@ def train_predictor(
     fold: int,
     seed: int = 0,
     estimator: str | None = None,
-    model: LoadedModel | None = None,
+    model: LoadedModel | LoadedText | None = None,
     strategy: str = "frozen",
+    shots: int = 0,
+    tuning: FineTuning | None = None,
+    checkpoint: Checkpoint | None = None,
     head: HeadName | None = None,
     settings: Mapping[str, str] | None = None,
     embeddings: Sequence[Path] = (),
@@ -85,8 +93,8 @@ def train_predictor(
 ) -> Predictor:
     """Train on the cells of role ``train`` of one fold; no other cell is looked at.
 
-    Cells of role ``validation``, if there are any, decide temperature, threshold and conformal
-    sets, and nothing else.
+    Cells of role ``validation``, if there are any, decide when fine-tuning stops, and temperature,
+    threshold and conformal sets, and nothing else.
 
     Parameters
     ----------
@@ -101,7 +109,14 @@ def train_predictor(
     model : LoadedModel, optional
         a model, whose embeddings are classified.
     strategy : str
-        For models: ``frozen``.
+        For models: ``frozen`` (a head on embeddings), ``lora`` or ``full`` (the network is
+        trained too; the model that is given stays as it is); ``prompt`` for text models.
+    shots : int
+        For ``prompt``: example cells of each label; 0: no label is looked at.
+    tuning : FineTuning, optional
+        How ``lora`` and ``full`` train; default: as the record's defaults are.
+    checkpoint : Checkpoint, optional
+        Where their unfinished state is kept, and taken from.
     head : {"logistic", "mlp"}, optional
         Default: logistic regression; the paper's network for splits of the paper's family.
     settings : mapping of str to str
@@ -137,40 +152,70 @@ def train_predictor(
         raise UsageError(
             "name either an estimator or a model", hint="--estimator NAME or --model NAME"
         )
+    if shots and strategy != PROMPT:
+        raise UsageError("examples are for --strategy prompt", hint="leave --shots out")
+    if strategy == PROMPT:
+        if model is None or embeddings or head or tuning or checkpoint:
+            raise UsageError(
+                "--strategy prompt asks a text model: it takes no --estimator, --embeddings, "
+                "--head or settings of fine-tuning"
+            )
+        from scdrugmap.text.fit import fit_prompt
+
+        return fit_prompt(
+            model if isinstance(model, LoadedText) else LoadedText.of(model),
+            sources,
+            splits,
+            fold=fold,
+            shots=shots,
+            seed=seed,
+            prompting=Prompting(
+                Asking(device=device, precision=precision, token_budget=token_budget, quiet=quiet)
+            ),
+            dataset=dataset,
+            sample=sample,
+            quiet=quiet,
+        )
+    if isinstance(model, LoadedText):
+        raise UsageError(
+            f"{model.name} answers questions; with --strategy {strategy} a model must embed",
+            hint="use --strategy prompt",
+        )
     chosen = choose_cells(sources, splits, fold, "train", dataset=dataset)
     check_classes(chosen, fold)
+    validation = choose_cells(sources, splits, fold, "validation", dataset=dataset)
     values = cast("Values", one_kind_of_values([part.cells for part in chosen]))
     n_all = sum(len(part.index) for part in chosen)
     if estimator is not None:
-        if embeddings or head:
-            raise UsageError("--embeddings and --head are for models, not for estimators")
+        if embeddings or head or tuning or checkpoint:
+            raise UsageError(
+                "--embeddings, --head and settings of fine-tuning are for models, not for estimators"
+            )
         drawn = draw_evenly(chosen, max_cells, seed)
         fitted = fit_by_estimator(estimator, settings or {}, drawn, seed, values)
         cap: int | None = max_cells
     else:
         assert model is not None
-        if strategy not in STRATEGIES:
-            raise UsageError(
-                f"there is no strategy {strategy!r}", hint=f"use {', '.join(STRATEGIES)}"
-            )
+        _check_strategy(strategy, tuning or checkpoint, embeddings)
         head = head or default_head(splits)
-        cap = max_cells if head == "logistic" else None
+        how: dict[str, Any] = {
+            "store": store,
+            "device": device,
+            "precision": precision,
+            "token_budget": token_budget,
+            "sample": sample,
+            "min_genes": min_genes,
+            "quiet": quiet,
+        }
+        cap = max_cells if head == "logistic" and strategy == "frozen" else None
         drawn = draw_evenly(chosen, max_cells, seed) if cap else list(chosen)
-        fitted = fit_by_head(
-            model,
-            head,
-            drawn,
-            seed,
-            values,
-            embeddings=embeddings,
-            store=store,
-            device=device,
-            precision=precision,
-            token_budget=token_budget,
-            sample=sample,
-            min_genes=min_genes,
-            quiet=quiet,
-        )
+        if strategy == "frozen":
+            fitted = fit_by_head(model, head, drawn, seed, values, embeddings=embeddings, **how)
+        else:
+            tuning = tuning or FineTuning()
+            fitted = fit_by_tuning(
+                model, strategy, head, drawn, validation, tuning, seed, checkpoint=checkpoint, **how
+            )
     n_drawn = sum(len(part.index) for part in drawn)
     n_used = sum(len(part.index) for part in fitted.used)
     n_left_out = n_drawn - n_used
@@ -193,7 +238,7 @@ def train_predictor(
     )
     validated = use_validation(
         fitted.scorer,
-        choose_cells(sources, splits, fold, "validation", dataset=dataset),
+        validation,
         {group for part in fitted.used for group in part.groups},
         quiet=quiet,
     )
@@ -220,7 +265,7 @@ def train_predictor(
         conformal=validated.conformal,
         self_test=selftest.describe(trial, test_genes),
         notices=tuple(notices),
-        **_facts(fitted.used),
+        **facts_of_cells(fitted.used),
         **fitted.about,
     )
     for notice in notices:
@@ -234,6 +279,23 @@ def train_predictor(
         **fitted.reference,
     }
     return Predictor(info, fitted.scorer.files(), reference, fitted.scorer)
+
+
+def _check_strategy(strategy: str, settings: object, embeddings: Sequence[Path]) -> None:
+    if strategy not in MODEL_STRATEGIES:
+        raise UsageError(
+            f"there is no strategy {strategy!r}", hint=f"use {', '.join(MODEL_STRATEGIES)}"
+        )
+    if strategy == "frozen" and settings is not None:
+        raise UsageError(
+            "settings of fine-tuning do nothing with --strategy frozen",
+            hint="use --strategy lora or full",
+        )
+    if strategy != "frozen" and embeddings:
+        raise UsageError(
+            f"--embeddings are of the model as it is; --strategy {strategy} changes it",
+            hint="leave --embeddings out, or use --strategy frozen",
+        )
 
 
 def default_head(splits: pd.DataFrame) -> HeadName:
@@ -259,7 +321,7 @@ def _notices(training: TrainingInfo) -> list[str]:
     return notices
 
 
-def _facts(used: Sequence[Chosen]) -> dict[str, tuple[str, ...]]:
+def facts_of_cells(used: Sequence[Chosen]) -> dict[str, tuple[str, ...]]:
     """Return the values of drug, cancer type and so on among the training cells."""
     facts = {}
     for column in FACTS:
@@ -314,14 +376,19 @@ def train_files(
     from scdrugmap.data.cells import open_cells
     from scdrugmap.evaluation.tables import read_splits
     from scdrugmap.model.load import load_model
+    from scdrugmap.text.load import load_text_model
 
     table = read_splits(splits)
     if (estimator is None) == (model is None):
         raise UsageError(
             "name either --estimator or --model", hint="`scdrugmap plugins list` shows both"
         )
-    loaded = None
-    if model is not None:
+    loaded: LoadedModel | LoadedText | None = None
+    if model is not None and how.get("strategy") == PROMPT:
+        loaded = load_text_model(
+            model, settings=settings, weights=weights, randomize=randomize, seed=seed
+        )
+    elif model is not None:
         loaded = load_model(
             model, settings=settings, weights=weights, randomize=randomize, seed=seed
         )
