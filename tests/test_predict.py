@@ -21,7 +21,7 @@ from scdrugmap.evaluation.tables import PREDICTION_COLUMNS, check_predictions
 from scdrugmap.model.load import load_model
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.annotate import CALLS, COLORS, annotate, columns
-from scdrugmap.train.domain import Domain, outside
+from scdrugmap.train.domain import outside
 from scdrugmap.train.predict import predict_cells
 from scdrugmap.train.predicted import Predicted
 from scdrugmap.train.predictor import Predictor
@@ -383,11 +383,3 @@ def test_estimators_have_no_domain(estimator: Predictor) -> None:
     annotate(adata, predicted(estimator, adata))
     assert adata.obs["scdrugmap_domain"].dtype == np.float32
     assert adata.obs["scdrugmap_domain"].isna().all()
-
-
-def test_edge_of_equal_distances_is_not_outside() -> None:
-    quantiles = np.concatenate([np.linspace(0, 1, 90), np.full(11, 2.0)])
-    domain = Domain(np.zeros(1, np.float32), quantiles)
-    placed = domain.place(np.array([[0.0], [2.0], [2.1], [np.nan]], np.float32))
-    np.testing.assert_allclose(placed, [0.0, 0.9, 1.0, np.nan], atol=1e-6)
-    assert outside(placed).tolist() == [False, False, True, False]
