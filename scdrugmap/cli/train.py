@@ -19,23 +19,25 @@ from scdrugmap.cli.options import (
     quiet_option,
     run_options,
 )
+from scdrugmap.cli.tuning import tuning_arguments, tuning_options
 
 
 @click.command(
     epilog="Example: scdrugmap train cohort.h5ad --splits splits.tsv --fold 0 "
-    "--estimator pca-logreg -o predictor.zip"
+    "--model scgpt --strategy lora -o predictor.zip"
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=PATH)
 @click.option("--splits", type=PATH, required=True, help="Table of `scdrugmap split`.")
 @click.option("--fold", type=int, required=True, help="Fold whose training cells are used.")
 @click.option("--estimator", metavar="NAME", help="Train this estimator on expression.")
-@click.option("--model", metavar="NAME", help="Train a head on embeddings of this model.")
+@click.option("--model", metavar="NAME", help="Train a head on this model, or with it.")
 @click.option(
     "--strategy",
-    type=click.Choice(["frozen"]),
+    type=click.Choice(["frozen", "lora", "full"]),
     default="frozen",
     show_default=True,
-    help="What becomes of the model: frozen leaves it as it is.",
+    help="What becomes of the model: frozen leaves it as it is, lora trains adapters in it, full "
+    "all of it.",
 )
 @click.option(
     "--head",
@@ -58,6 +60,8 @@ from scdrugmap.cli.options import (
 )
 @click.option("--sample", metavar="COLUMN", help="Column of samples, as given to split.")
 @click.option("--dataset", metavar="COLUMN", help="Column of datasets, if given to split.")
+@click.option("--resume", is_flag=True, help="Go on with fine-tuning that was not finished.")
+@tuning_options
 @model_options
 @run_options
 @cell_options
@@ -77,6 +81,7 @@ def command(
     max_cells: int,
     sample: str | None,
     dataset: str | None,
+    resume: bool,
     weights: tuple[str, ...],
     randomize: int | None,
     settings: tuple[str, ...],
@@ -87,18 +92,30 @@ def command(
     output: Path,
     overwrite: bool,
     quiet: bool,
-    **reading: Any,
+    **others: Any,
 ) -> None:
     """Train a predictor on the training cells of one fold, and write it as one file.
 
-    Give either --estimator (learns from expression; see `scdrugmap plugins list`) or --model (a
-    head on the embeddings of an unchanged foundation model). Cells of the validation role choose
-    the threshold. The file holds no cell and no weights of the model.
+    Give either --estimator (learns from expression; see `scdrugmap plugins list`) or --model: a
+    head on the embeddings of a foundation model, which --strategy lora or full trains too. Cells of
+    the validation role tell when to stop and choose the threshold. The file holds no cell and no
+    published weights of the model. Several processes, each on its GPU, train together under
+    `accelerate launch -m scdrugmap train ...`.
     """
+    from scdrugmap.errors import UsageError
     from scdrugmap.files import check_output
+    from scdrugmap.train.checkpoint import SUFFIX, Checkpoint
+    from scdrugmap.train.processes import is_main_process
+    from scdrugmap.train.settings import FINE_TUNING
     from scdrugmap.train.train import train_files
 
     check_output(output, overwrite=overwrite, inputs=[*inputs, splits, *embeddings])
+    checkpoint = None
+    if strategy in FINE_TUNING:
+        unfinished = output.with_name(output.name + SUFFIX)
+        checkpoint = Checkpoint(unfinished, resume=resume, overwrite=overwrite)
+    elif resume:
+        raise UsageError(f"--resume does nothing with --strategy {strategy}")
     name = model or estimator or ""
     predictor = train_files(
         inputs,
@@ -108,6 +125,8 @@ def command(
         estimator=estimator,
         model=model,
         strategy=strategy,
+        tuning=tuning_arguments(others),
+        checkpoint=checkpoint,
         head=head,
         embeddings=embeddings,
         max_cells=max_cells,
@@ -120,7 +139,10 @@ def command(
         device=device,
         precision=precision,
         token_budget=token_budget,
-        quiet=quiet,
-        **cell_arguments(reading),
+        quiet=quiet or not is_main_process(),
+        **cell_arguments(others),
     )
-    predictor.save(output, overwrite=overwrite)
+    if is_main_process():
+        predictor.save(output, overwrite=overwrite)
+        if checkpoint is not None:
+            checkpoint.remove()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from scdrugmap.model.device import resolve_device
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 
 def is_main_process() -> bool:
@@ -33,6 +33,8 @@ class Processes:
     def __init__(self, device: str = "auto") -> None:
         from accelerate import PartialState
 
+        from scdrugmap.model.device import resolve_device
+
         self.device = resolve_device(device)
         state = PartialState(cpu=self.device.type == "cpu")
         self.number, self.count = int(state.process_index), int(state.num_processes)
@@ -47,12 +49,16 @@ class Processes:
         """Add up arrays of all processes ((n,) float64)."""
         if self.count == 1:
             return values
+        import torch
+
         return self._sum(torch.from_numpy(values).float()).double().numpy()
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Add up the gradients of all processes, in place; one without any anywhere keeps None."""
         if self.count == 1:
             return
+        import torch
+
         there = torch.tensor([float(p.grad is not None) for p in parameters])
         flat = [
             (torch.zeros_like(p) if p.grad is None else p.grad).detach().float().flatten()
@@ -70,6 +76,7 @@ class Processes:
         """Give all processes the tensors of the first, in place."""
         if self.count == 1:
             return
+        import torch
         from accelerate.utils import broadcast
 
         with torch.no_grad():
