@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from scdrugmap import __version__
 from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
-from scdrugmap.text.examples import KeptExample, choose_examples, read_examples
+from scdrugmap.text.examples import KeptExample, choose_examples
+from scdrugmap.text.load import load_text_model
 from scdrugmap.text.scorer import Prompting, PromptScorer
 from scdrugmap.train import selftest
 from scdrugmap.train.calibration import Validated, use_validation
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from scdrugmap.text.load import LoadedText
     from scdrugmap.train.predictor import Predictor
 
-PROMPT = "prompt"
 NO_SPLIT = "none"
 """``split_id`` of a predictor that was made without any split."""
 
@@ -177,15 +178,26 @@ def ask_only(loaded: LoadedText, prompting: Prompting, *, values: str = "counts"
     return Predictor(info, scorer.files(), reference, scorer)
 
 
-def restored(loaded: LoadedText, examples: bytes, prompting: Prompting) -> PromptScorer:
-    """Return the scorer whose :meth:`~PromptScorer.files` held `examples`.
+def ask_model(
+    name: str,
+    *,
+    prompting: Prompting,
+    settings: Mapping[str, str] | None = None,
+    weights: str | Path | None = None,
+) -> Predictor:
+    """Do :func:`ask_only` by name; what ``scdrugmap predict --model`` uses.
 
-    Raises
-    ------
-    DataError
-        They are damaged.
+    Parameters
+    ----------
+    name : str
+    prompting : Prompting
+    settings : mapping of str to str, optional
+        Options of the model.
+    weights : str or Path, optional
+        For models on this machine.
     """
-    return PromptScorer(loaded, read_examples(examples), prompting)
+    loaded = load_text_model(name, settings=settings, weights=weights)
+    return ask_only(loaded, prompting)
 
 
 def _info(scorer: PromptScorer, **fields: Any) -> PredictorInfo:

@@ -34,6 +34,11 @@ class LoadedText:
     model: TextModel
     base: LoadedModel | None = None
 
+    @classmethod
+    def of(cls, base: LoadedModel) -> LoadedText:
+        """Return an embedding model that answers questions too (capability CLASSIFY)."""
+        return cls(base.spec, base.options, cast("TextModel", base.model), base)
+
     @property
     def name(self) -> str:
         """Name of the model."""
@@ -109,7 +114,7 @@ def load_text_model(
             randomize=randomize,
             seed=seed,
         )
-        return LoadedText(spec, base.options, cast("TextModel", base.model), base)
+        return LoadedText.of(base)
     if weights is not None or randomize is not None:
         raise UsageError(f"{name} has no weights here", hint="leave --weights and --randomize out")
     if options is None:

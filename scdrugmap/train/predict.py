@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from scdrugmap.data.cells import Cells
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
+    from scdrugmap.text.scorer import Prompting
     from scdrugmap.train.predictor import Predictor
     from scdrugmap.train.record import ConformalInfo, ConformalLevel, PredictorInfo
     from scdrugmap.train.scores import GeneCoverage
@@ -59,6 +60,7 @@ def predict_cells(
     precision: str | None = None,
     token_budget: int | None = None,
     min_genes: int | None = None,
+    prompting: Prompting | None = None,
     conformal_level: float | None = None,
     min_cells: int = MIN_CELLS,
     allow_mismatch: bool = False,
@@ -80,7 +82,7 @@ def predict_cells(
         Column of obs with the dataset; default: the file's name.
     drug : str, optional
         Drug of interest; a notice if the predictor was trained on another.
-    weights, model, store, device, precision, token_budget, min_genes, allow_mismatch
+    weights, model, store, device, precision, token_budget, min_genes, prompting, allow_mismatch
         See :meth:`Predictor.scorer`.
     conformal_level : float, optional
         Level of the conformal sets; default: 0.9 if the predictor has any.
@@ -116,6 +118,7 @@ def predict_cells(
         precision=precision,
         token_budget=token_budget,
         min_genes=min_genes,
+        prompting=prompting,
         allow_mismatch=allow_mismatch,
         quiet=quiet,
     )
@@ -153,7 +156,7 @@ def predict_cells(
             "role": roles,
             "p_sensitive": np.where(valid, p, np.nan),
             "threshold": np.full(n, info.threshold.value),
-            "state": np.where(valid, "answered", "invalid").astype(object),
+            "state": scores.states(),
             "reason": scores.reason,
         },
         columns=list(PREDICTION_COLUMNS),
@@ -171,6 +174,7 @@ def predict_cells(
         mismatches=predictor.mismatches,
         notices=tuple(notices),
         min_cells=min_cells,
+        answers=scores.answers,
     )
 
 
@@ -260,7 +264,9 @@ def _gene_notices(coverage: GeneCoverage | None, cells: Cells, info: PredictorIn
 
 def drug_notices(predictor: Predictor, drug: str | None) -> list[str]:
     """Say that a predictor knows nothing of a drug; empty if it does, or none is named."""
-    known = predictor.info.drug
+    known, prompt = predictor.info.drug, predictor.info.prompt
+    if prompt is not None and not prompt.n_examples:
+        return []  # it learnt nothing of any drug: it is told which one is meant
     if not drug or drug.strip().casefold() in {name.casefold() for name in known}:
         return []
     learnt = f"was trained on {', '.join(known)}" if known else "does not say which drug it was for"
@@ -269,12 +275,12 @@ def drug_notices(predictor: Predictor, drug: str | None) -> list[str]:
     ]
 
 
-def _open_like_training(source: Path, info: PredictorInfo, **how: Any) -> Cells:
+def open_like_training(source: Path, info: PredictorInfo, **how: Any) -> Cells:
     """Open a file, with values of the kind that was trained on if it has them."""
     from scdrugmap.data.cells import open_cells
 
-    registry = get_registry()
-    spec = (registry.estimator if info.strategy == "estimator" else registry.model)(info.name)
+    kind = "estimator" if info.strategy == "estimator" else "model"
+    spec = get_registry().provided(kind, info.name).spec
     others = set(spec.accepts) - {info.values}
     try:
         return open_cells(source, accepts=[info.values], **how)
@@ -338,7 +344,7 @@ def predict_file(
     from scdrugmap.train.annotate import check_key, write_annotated
 
     table = None if splits is None else read_splits(splits)
-    with _open_like_training(
+    with open_like_training(
         source,
         predictor.info,
         sample=sample,

@@ -96,6 +96,9 @@ class Predicted:
         What was said while predicting.
     min_cells : int
         Samples with fewer answered cells get no figure.
+    answers : pandas.DataFrame, optional
+        What a text model said of each cell
+        (:data:`~scdrugmap.text.scorer.ANSWER_COLUMNS`).
     """
 
     cells: pd.DataFrame
@@ -106,6 +109,7 @@ class Predicted:
     mismatches: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     min_cells: int = MIN_CELLS
+    answers: pd.DataFrame | None = None
 
     @cached_property
     def samples(self) -> pd.DataFrame:
@@ -129,13 +133,16 @@ class Predicted:
         """What is known of each cell beside ``predictions.tsv``, which other tools rely on.
 
         Columns dataset, cell, sample, p_sensitive, call, state, reason, domain (above 0.99: further
-        than 99 % of the training cells) and, if there are sets, prediction_set.
+        than 99 % of the training cells) and, if there are sets, prediction_set; of text models
+        also flag, answer_mass, prompt_hash, served_by and raw_answer.
         """
         table = self.cells[["dataset", "cell", "sample", "p_sensitive", "state", "reason"]].copy()
         table.insert(4, "call", self.calls)
         table["domain"] = self.domain
         if self.sets is not None:
             table["prediction_set"] = self.sets.names
+        if self.answers is not None:
+            table[list(self.answers)] = self.answers.to_numpy(object)
         return table
 
     def record(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from scdrugmap.files import atomic_path, check_output
 from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import ModelSpec, Options
+from scdrugmap.text.scorer import Prompting, PromptScorer
 from scdrugmap.train import selftest
 from scdrugmap.train.archive import Archive, write_archive
 from scdrugmap.train.card import model_card
@@ -24,7 +25,6 @@ from scdrugmap.train.tensors import dump_tensors, load_tensors
 if TYPE_CHECKING:
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
-    from scdrugmap.text.scorer import Prompting
     from scdrugmap.train.scores import Scorer
 
 INFO_FILE, CARD_FILE, REFERENCE_FILE = "predictor.json", "README.md", "reference.safetensors"
@@ -185,6 +185,8 @@ class Predictor:
         WeightsError
             The weights are missing or are not those of the training.
         """
+        if prompting is not None and isinstance(self._scorer, PromptScorer):
+            self._scorer.prompting = prompting
         if self._scorer is None:
             mismatches = Mismatches(allow_mismatch)
             notices = self._check_plugin(mismatches)
@@ -260,8 +262,6 @@ class Predictor:
     ) -> Scorer:
         from scdrugmap.text.examples import EXAMPLES_FILE, read_examples
         from scdrugmap.text.load import LoadedText, load_text_model, text_spec
-        from scdrugmap.text.scorer import Prompting, PromptScorer
-
         spec = text_spec(self.info.name)
         if isinstance(spec, ModelSpec):
             base = self._load_model(weights)

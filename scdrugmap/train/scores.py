@@ -61,6 +61,12 @@ class Scores:
     state: np.ndarray | None = None
     answers: pd.DataFrame | None = None
 
+    def states(self) -> np.ndarray:
+        """Return the state of each cell ((n,) object str)."""
+        if self.state is not None:
+            return self.state
+        return np.where(self.reason == "", "answered", "invalid").astype(object)
+
 
 @dataclass(frozen=True)
 class Trial:
