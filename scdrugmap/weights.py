@@ -60,6 +60,8 @@ class WeightsRecord:
     """For people; stands beside every result."""
     licence: str = ""
     commercial_use: bool | None = None
+    notice: str = ""
+    """What the licence wants said before use and beside what is made with the weights."""
     randomize: int | None = None
     """Seed that replaced all tensors; None: they are as published."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -212,6 +214,7 @@ def _record(
         label=f"{name} ({digest[:12]})",
         licence=item.licence,
         commercial_use=item.commercial_use,
+        notice=item.notice,
         files={name: file.sha256 for name, file in published.items()},
         notices=notices,
     )

@@ -56,6 +56,7 @@ def model_card(info: PredictorInfo) -> str:
         *([f"- options: {json.dumps(info.options, sort_keys=True)}"] if info.options else []),
         *([f"- weights: {weights.label}, {weights.digest[:16]}"] if weights else []),
         *([f"- licence of the weights: {weights.licence}"] if weights and weights.licence else []),
+        *([f"- {_inline(weights.notice)}"] if weights and weights.notice else []),
         *(
             ["- the weights must not be used commercially"]
             if weights and weights.commercial_use is False

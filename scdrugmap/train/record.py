@@ -35,6 +35,7 @@ class WeightsInfo(Record):
     commercial_use: bool | None = None
     randomize: int | None = None
     homepage: str = ""
+    notice: str = Field("", description="what the licence wants said beside the predictor")
 
 
 class GenesInfo(Record):

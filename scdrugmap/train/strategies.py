@@ -187,6 +187,7 @@ def _on_embeddings(
                 commercial_use=weights.commercial_use,
                 randomize=weights.randomize,
                 homepage=loaded.spec.homepage,
+                notice=weights.notice,
             ),
             "reference": ReferenceInfo(
                 n_cells=sum(len(part.index) for part in used),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from scdrugmap.errors import UsageError, WeightsError
 from scdrugmap.modelkit import arithmetic, default_budget, resolve_device, resolve_precision, seeded
@@ -74,8 +75,9 @@ class Classifier:
         probability, mass = np.zeros(len(asked)), np.zeros(len(asked))
         keys: list[list[str]] = [[] for _ in asked]
         orders = self._orders()
-        training = self.network.training
-        self.network.to(device).eval()
+        network: nn.Module = self.network
+        training = network.training
+        network.to(device).eval()
         try:
             head = self._head().to(device)
             with arithmetic(device, precision):
@@ -87,13 +89,13 @@ class Classifier:
                     for known, key in zip(keys, hashes, strict=True):
                         known.append(key)
         finally:
-            self.network.train(training)
-        for place, p, share, key in zip(asked, probability, mass, keys, strict=True):
+            network.train(training)
+        for place, p, share, of_orders in zip(asked, probability, mass, keys, strict=True):
             answers[place] = Answer(
                 "answered",
                 p_sensitive=float(p / len(orders)),
                 answer_mass=float(share / len(orders)),
-                prompt_hash=self._hash(key, precision),
+                prompt_hash=self._hash(of_orders, precision),
                 served_by=f"llama3 ({self.source})",
             )
         return answers

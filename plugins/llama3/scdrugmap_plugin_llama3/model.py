@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from scdrugmap.text.contract import Answer, Asking, Question
     from scdrugmap_plugin_llama3.texts import TextIds
 
+CONTAMINATION = (
+    "llama3: public datasets, their papers and tables may be part of what the model was trained on "
+    "(Llama 3: texts up to March 2023); look at datasets published later apart"
+)
+
 RANDOM_BEGIN, RANDOM_END = 0, 1
 """Ids of the special tokens where there is no published tokenizer."""
 
@@ -101,7 +106,7 @@ class Llama(LlamaModel):
                 hint=f"layer is between -{len(self.layers)} and -1",
             )
         self.layers = self.layers[:n_kept]
-        self.norm = nn.Identity()
+        self.norm = nn.Identity()  # type: ignore[assignment]
         self.is_cut = True
 
     def read(self, ids: Tensor, *, cache: Any = None, keep_cache: bool = False) -> Any:
@@ -130,7 +135,7 @@ class Llama(LlamaModel):
         hidden: Tensor = self.read(ids).last_hidden_state
         return hidden
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Embed cells.
 
         Parameters
@@ -172,6 +177,11 @@ class LlamaCells(SequenceModel):
     def fields(self) -> tuple[str, ...]:
         """Facts that the questions' template shows."""
         return tuple(self.template.fields)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user must know of the answers."""
+        return (CONTAMINATION,)
 
     def classify(self, questions: Sequence[Question], asking: Asking) -> list[Answer]:
         """Answer every question by the likelihood of the two answers, in the order given.
@@ -272,7 +282,7 @@ def _network(
         # Without memory first: nothing is drawn only to be replaced.
         with torch.device("meta"):
             module = Llama(config, **how)
-        module = module.to(dtype).to_empty(device="cpu")
+        _held_in(module, dtype).to_empty(device="cpu")
         load_strict(module, tensors, weights.source)
         if head is not None and tuple(head.shape) != (config.vocab_size, config.hidden_size):
             raise WeightsError(
@@ -282,11 +292,15 @@ def _network(
         module.answer_head = head
     if config.tie_word_embeddings:
         module.answer_head = None
-    module.to(dtype)
+    _held_in(module, dtype)
     module.rotary_emb = LlamaRotaryEmbedding(config)  # its buffers stay float32
     module.cut(options.layer)
     quantize(module, options.load_in)
     return module
+
+
+def _held_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return module.to(dtype)
 
 
 def _classifier(

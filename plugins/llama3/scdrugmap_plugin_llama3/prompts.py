@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,28 +75,37 @@ class Chat:
         return _MARKED.sub(lambda mark: messages[int(mark[1])]["content"].strip(), text)
 
     def _written(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Run the chat template on marks that stand for the messages' texts."""
         from jinja2 import TemplateError
-        from transformers.utils.chat_template_utils import render_jinja_template
 
         marked = [
             {"role": message["role"], "content": _MARK.format(number)}
             for number, message in enumerate(messages)
         ]
         try:
-            rendered, *_ = render_jinja_template(
-                conversations=[marked],
-                chat_template=self._template,
-                add_generation_prompt=True,
-                bos_token=self._begin,
-                eos_token=self._end,
-                date_string=_DATE,
+            return str(
+                self._writer.apply_chat_template(
+                    marked, tokenize=False, add_generation_prompt=True, date_string=_DATE
+                )
             )
         except TemplateError as err:
             raise UsageError(
                 f"the chat template of this checkpoint refuses the question: {err}",
                 hint="use a question of kind completion (question=scdrugmap-classify)",
             ) from err
-        return str(rendered[0] if isinstance(rendered, list) else rendered)
+
+    @cached_property
+    def _writer(self) -> Any:
+        """A tokenizer that only writes: transformers runs the templates in its sandbox."""
+        from tokenizers import Tokenizer, models
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.BPE()),
+            chat_template=self._template,
+            bos_token=self._begin or None,
+            eos_token=self._end or None,
+        )
 
 
 @dataclass(frozen=True)

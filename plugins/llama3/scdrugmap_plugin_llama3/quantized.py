@@ -6,6 +6,7 @@ head stay in bfloat16.
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,7 @@ def quantize(module: Llama, load_in: str) -> None:
     """Replace the linear layers of the trunk by quantised ones, in place; else do nothing."""
     if load_in not in QUANTIZED:
         return
-    import bitsandbytes
-
+    bitsandbytes = import_module("bitsandbytes")
     for name, part in list(module.layers.named_modules()):
         if isinstance(part, nn.Linear):
             parent, _, child = name.rpartition(".")
