@@ -134,6 +134,54 @@ def remove(name: str) -> None:
     remove_dataset(name)
 
 
+@command.command(
+    "fetch", epilog="Example: scdrugmap datasets fetch GSE149214 -o raw/GSE149214 --dry-run"
+)
+@click.argument("accession")
+@click.option(
+    "-o", "--output", type=PATH, required=True, help="Folder for the files; one per series."
+)
+@click.option(
+    "--files", metavar="PATTERN[,PATTERN]", help="Only files of such names [default: all]."
+)
+@click.option("--mirror", metavar="URL", help="Another server with the folders of all series.")
+@click.option("--dry-run", is_flag=True, help="List the files and their sizes only.")
+@click.option("--overwrite", is_flag=True, help="Take files that differ from those fetched before.")
+@quiet_option
+def fetch(
+    accession: str,
+    output: Path,
+    files: str | None,
+    mirror: str | None,
+    dry_run: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Fetch the supplementary files of a GEO series over HTTPS.
+
+    A broken transfer goes on where it broke when the command is run again. The hash of each file
+    is noted at the first download; a file that differs later is an error.
+    """
+    from scdrugmap.data.geo import MIRROR, fetch_series
+
+    chosen = fetch_series(
+        accession,
+        output,
+        patterns=split_list(files),
+        mirror=mirror or MIRROR,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    if dry_run:
+        rows = [("FILE", "BYTES")]
+        rows += [
+            (file.name, "" if file.n_bytes is None else f"{file.n_bytes:,}") for file in chosen
+        ]
+        for line in columns(rows):
+            click.echo(line)
+
+
 @command.command("simulate", epilog="Example: scdrugmap datasets simulate -o cohort.h5ad --seed 0")
 @output_option
 @seed_option
