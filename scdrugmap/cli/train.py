@@ -33,11 +33,18 @@ from scdrugmap.cli.tuning import tuning_arguments, tuning_options
 @click.option("--model", metavar="NAME", help="Train a head on this model, or with it.")
 @click.option(
     "--strategy",
-    type=click.Choice(["frozen", "lora", "full"]),
+    type=click.Choice(["frozen", "lora", "full", "prompt"]),
     default="frozen",
     show_default=True,
     help="What becomes of the model: frozen leaves it as it is, lora trains adapters in it, full "
-    "all of it.",
+    "all of it; prompt asks a text model and fits nothing.",
+)
+@click.option(
+    "--shots",
+    type=click.IntRange(0, 50),
+    default=0,
+    show_default=True,
+    help="With --strategy prompt: training cells of each label shown before each question.",
 )
 @click.option(
     "--head",
@@ -76,6 +83,7 @@ def command(
     estimator: str | None,
     model: str | None,
     strategy: str,
+    shots: int,
     head: Literal["logistic", "mlp"] | None,
     embeddings: tuple[Path, ...],
     max_cells: int,
@@ -125,6 +133,7 @@ def command(
         estimator=estimator,
         model=model,
         strategy=strategy,
+        shots=shots,
         tuning=tuning_arguments(others),
         checkpoint=checkpoint,
         head=head,

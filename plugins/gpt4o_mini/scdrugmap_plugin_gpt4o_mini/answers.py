@@ -253,7 +253,8 @@ def probability(word: Word, alternatives: Sequence[tuple[str, float]]) -> tuple[
         Sum over all three labels; NaN if nothing was given.
     flag : str
         ``p_censored`` if a label was not among the alternatives (then 1 - their sum bounds it) or
-        the mass is below one half; ``p_hard`` if p is the label itself.
+        the mass is below one half; ``p_hard`` if p is the label itself, because nothing was given
+        or the bound of one label exceeds all that is known of the other and so says nothing.
     """
     masses: dict[str, float] = dict.fromkeys(WORDS, 0.0)
     seen = set()
@@ -268,6 +269,8 @@ def probability(word: Word, alternatives: Sequence[tuple[str, float]]) -> tuple[
     flag: Flag = ""
     if len({"sensitive", "resistant"} & seen) == 1:
         bound = max(0.0, 1.0 - sum(p for _, p in alternatives))
+        if bound > sensitive + resistant:
+            return float(word == "sensitive"), mass, P_HARD
         sensitive = sensitive if "sensitive" in seen else bound
         resistant = resistant if "resistant" in seen else bound
         flag = P_CENSORED
