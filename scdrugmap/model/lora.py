@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _ADAPTER = "default"  # peft's name for the only adapter of a module
 _MATRICES = ("lora_A", "lora_B")
 _MOST_LISTED = 8
+_LEAST_GRADIENT = 1e-6
+"""Of the median over adapters; one that a network passed by had 5e-8 of the others."""
+
 # These read the weights of their parts instead of calling them, at least in eval(): adapters on
 # the parts get no gradient, or vanish when predictions are made.
 _BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -82,6 +85,9 @@ def add_adapters(module: nn.Module, lora: LoraDefaults, *, seed: int = 0) -> tup
     module.train(training)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(_is_adapter(name))
+        if parameter.requires_grad:
+            # On weights held in 16 bits or fewer: small steps would be lost in rounding.
+            parameter.data = parameter.data.float()
     return tuple(adapted(module))
 
 
@@ -237,13 +243,16 @@ def unmerge(module: nn.Module) -> None:
 def check_gradients(module: nn.Module) -> None:
     """Raise unless every adapter learns; call it after the first backward pass.
 
-    B gets the gradient of the first step (A gets none: B is zero).
+    B gets the gradient of the first step (A gets none: B is zero). A network that reads a weight
+    itself, but calls its module for something that hardly matters, gives a gradient that is not
+    zero and yet nothing beside the others.
 
     Raises
     ------
     PluginError
-        An adapter got no gradient, a zero one, or one that is not finite.
+        An adapter got no gradient, one that is not finite, or less than a millionth of the median.
     """
+    norms: dict[str, float] = {}
     for name, layer in adapted(module).items():
         gradient = layer.lora_B[_ADAPTER].weight.grad
         if gradient is None or not bool(gradient.any()):
@@ -253,6 +262,15 @@ def check_gradients(module: nn.Module) -> None:
             )
         if not bool(torch.isfinite(gradient).all()):
             raise PluginError(f"adapter {name}: its gradient is not finite")
+        norms[name] = float(gradient.norm())
+    median = sorted(norms.values())[len(norms) // 2] if norms else 0.0
+    for name, norm in norms.items():
+        if norm < _LEAST_GRADIENT * median:
+            raise PluginError(
+                f"adapter {name} has no effect: its gradient is {norm:.2g}, that of others "
+                f"{median:.2g}",
+                hint="the network must call the module, not read its weight",
+            )
 
 
 def _layers(module: nn.Module, *, merged: bool) -> list[Any]:

@@ -51,7 +51,7 @@ class Processes:
             return values
         import torch
 
-        return self._sum(torch.from_numpy(values).float()).double().numpy()
+        return self._sum(torch.from_numpy(values)).cpu().numpy()
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Add up the gradients of all processes, in place; one without any anywhere keeps None."""
@@ -87,4 +87,4 @@ class Processes:
         from accelerate.utils import reduce
 
         summed: torch.Tensor = reduce(tensor.to(self.device).clone(), reduction="sum")
-        return summed.cpu() if self.device.type == "cpu" else summed
+        return summed

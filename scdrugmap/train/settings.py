@@ -67,3 +67,8 @@ class FineTuning(BaseModel):
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice to hold fewer of them"
     )
+
+    @property
+    def names_adapters(self) -> bool:
+        """Whether anything is said of adapters."""
+        return any(value is not None for value in (self.targets, self.r, self.alpha, self.dropout))

@@ -196,7 +196,7 @@ def train_predictor(
         cap: int | None = max_cells
     else:
         assert model is not None
-        _check_strategy(strategy, tuning or checkpoint, embeddings)
+        _check_strategy(strategy, tuning, embeddings)
         head = head or default_head(splits)
         how: dict[str, Any] = {
             "store": store,
@@ -281,15 +281,20 @@ def train_predictor(
     return Predictor(info, fitted.scorer.files(), reference, fitted.scorer)
 
 
-def _check_strategy(strategy: str, settings: object, embeddings: Sequence[Path]) -> None:
+def _check_strategy(strategy: str, tuning: FineTuning | None, embeddings: Sequence[Path]) -> None:
     if strategy not in MODEL_STRATEGIES:
         raise UsageError(
             f"there is no strategy {strategy!r}", hint=f"use {', '.join(MODEL_STRATEGIES)}"
         )
-    if strategy == "frozen" and settings is not None:
+    if strategy == "frozen" and tuning is not None:
         raise UsageError(
             "settings of fine-tuning do nothing with --strategy frozen",
             hint="use --strategy lora or full",
+        )
+    if strategy == "full" and tuning is not None and tuning.names_adapters:
+        raise UsageError(
+            "--strategy full has no adapters, so targets, r, alpha and dropout do nothing",
+            hint="use --strategy lora",
         )
     if strategy != "frozen" and embeddings:
         raise UsageError(
