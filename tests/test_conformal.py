@@ -76,9 +76,9 @@ def test_groups_that_were_trained_on_promise_nothing() -> None:
 
 
 def test_sets_grow_with_the_level() -> None:
-    info = calibrate_sets(*cohort(60, 0))
-    floors = [item.least_p or 0.0 for item in info.levels if item.unit == "group"]
-    assert len(floors) >= 48
+    info = calibrate_sets(*cohort(10, 0))  # a level of 0.91 has cells as units
+    floors = [item.least_p or 0.0 for item in info.levels]
+    assert len(set(floors)) > 30
     assert floors == sorted(floors, reverse=True)
 
 

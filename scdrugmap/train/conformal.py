@@ -15,7 +15,6 @@ The score is 1 - probability of the label; a temperature does not change its ord
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
 
 import numpy as np
 
@@ -31,9 +30,6 @@ _TINY = 1e-12  # sums of weights are rounded
 
 _PARTS = 20
 """At most so many times are sets calibrated without some groups, to check them on those."""
-
-Unit = Literal["group", "cell"]
-UNITS: tuple[Unit, Unit] = ("group", "cell")
 
 
 def calibrate_sets(
@@ -55,20 +51,18 @@ def calibrate_sets(
     names, code = np.unique(groups.astype(str), return_inverse=True)
     apart = not set(names) & set(map(str, trained_groups))
     truth = p_of_label(p, y > 0)
-    found = {unit: floors(truth, code, unit) for unit in UNITS}
-    covered = {unit: _held_out(truth, code, unit) for unit in UNITS}
-    levels = []
-    for place, level in enumerate(LEVELS):
-        unit = UNITS[0] if apart and len(names) >= groups_needed(level) else UNITS[1]
-        known, floor = covered[unit][:, place], found[unit][place]
-        levels.append(
-            ConformalLevel(
-                level=level,
-                unit=unit,
-                least_p=None if np.isinf(floor) else float(floor),
-                **({} if np.isnan(known).any() else coverage(known, y, code)),
-            )
+    by_group = np.array([apart and len(names) >= groups_needed(level) for level in LEVELS])
+    floor = floors(truth, code, by_group)
+    covered = _held_out(truth, code, by_group)
+    levels = [
+        ConformalLevel(
+            level=level,
+            unit="group" if by_group[place] else "cell",
+            least_p=None if np.isinf(floor[place]) else float(floor[place]),
+            **coverage(covered[:, place], y, code),
         )
+        for place, level in enumerate(LEVELS)
+    ]
     return ConformalInfo(n_cells=len(p), n_groups=len(names), apart=apart, levels=tuple(levels))
 
 
@@ -103,7 +97,7 @@ def p_of_label(p: np.ndarray, sensitive: np.ndarray) -> np.ndarray:
     return np.where(sensitive, wide, 1 - wide)
 
 
-def floors(truth: np.ndarray, code: np.ndarray, unit: Unit) -> np.ndarray:
+def floors(truth: np.ndarray, code: np.ndarray, by_group: np.ndarray) -> np.ndarray:
     """Return the probability from which on a label stays in a set, for each of :data:`LEVELS`.
 
     Parameters
@@ -112,25 +106,28 @@ def floors(truth: np.ndarray, code: np.ndarray, unit: Unit) -> np.ndarray:
         Probability of the true label of each validation cell.
     code : (n,) int
         Number of the cell's group.
-    unit : {"group", "cell"}
-        What is exchangeable.
+    by_group : (L,) bool
+        Levels for which groups are exchangeable; for the others, cells.
 
     Returns
     -------
     (L,) float64
-        ``-inf``: every label stays.
+        Descending, so that sets grow with the level; ``-inf``: every label stays.
     """
-    if unit == "group":
-        _, code, size = np.unique(code, return_inverse=True, return_counts=True)
-        weight = 1 / ((len(size) + 1) * size[code])
-    else:
-        weight = np.full(len(truth), 1 / (len(truth) + 1))
+    _, code, size = np.unique(code, return_inverse=True, return_counts=True)
+    of_groups = _quantiles(truth, 1 / ((len(size) + 1) * size[code]))
+    of_cells = _quantiles(truth, np.full(len(truth), 1 / (len(truth) + 1)))
+    found: np.ndarray = np.minimum.accumulate(np.where(by_group, of_groups, of_cells))
+    return found
+
+
+def _quantiles(truth: np.ndarray, weight: np.ndarray) -> np.ndarray:
     order = np.argsort(-truth, kind="stable")
     place = np.searchsorted(np.cumsum(weight[order]), np.array(LEVELS) - _TINY)
     return np.append(truth[order], -np.inf)[place]
 
 
-def _held_out(truth: np.ndarray, code: np.ndarray, unit: Unit) -> np.ndarray:
+def _held_out(truth: np.ndarray, code: np.ndarray, by_group: np.ndarray) -> np.ndarray:
     """Cover every cell with sets that were calibrated without its group.
 
     Returns
@@ -140,14 +137,15 @@ def _held_out(truth: np.ndarray, code: np.ndarray, unit: Unit) -> np.ndarray:
     """
     n_groups = int(code.max()) + 1
     covered = np.full((len(truth), len(LEVELS)), np.nan)
+    if n_groups == 1:
+        return covered
     part = code % min(n_groups, _PARTS)  # (n,)
-    for number in range(part.max() + 1 if n_groups > 1 else 0):
+    fewest = n_groups - int(np.ceil(n_groups / _PARTS))  # groups outside a part
+    enough = by_group & np.array([groups_needed(level) <= fewest for level in LEVELS])
+    for number in range(part.max() + 1):
         own = part == number
-        floor = floors(truth[~own], code[~own], unit)
-        covered[own] = truth[own, None] >= floor
-        if unit == "group":
-            n_others = len(np.unique(code[~own]))
-            covered[:, [groups_needed(level) > n_others for level in LEVELS]] = np.nan
+        covered[own] = truth[own, None] >= floors(truth[~own], code[~own], enough)
+    covered[:, by_group & ~enough] = np.nan
     return covered
 
 
@@ -156,8 +154,8 @@ def coverage(covered: np.ndarray, y: np.ndarray, code: np.ndarray) -> dict[str, 
 
     Parameters
     ----------
-    covered : (n,) bool or 0 and 1
-        Whether the true label is in the cell's set.
+    covered : (n,) bool or float
+        Whether the true label is in the cell's set; NaN: not known.
     y : (n,) float
         1 for sensitive, 0 for resistant.
     code : (n,) int
@@ -166,7 +164,8 @@ def coverage(covered: np.ndarray, y: np.ndarray, code: np.ndarray) -> dict[str, 
     Returns
     -------
     dict
-        ``coverage``, ``coverage_sensitive`` and ``coverage_resistant``; None without such cells.
+        ``coverage``, ``coverage_sensitive`` and ``coverage_resistant``; None: no such cells, or not
+        known.
     """
     return {
         "coverage": _mean_over_groups(covered, code),
@@ -176,7 +175,7 @@ def coverage(covered: np.ndarray, y: np.ndarray, code: np.ndarray) -> dict[str, 
 
 
 def _mean_over_groups(covered: np.ndarray, code: np.ndarray) -> float | None:
-    if not len(covered):
+    if not len(covered) or np.isnan(covered).any():
         return None
     _, code, size = np.unique(code, return_inverse=True, return_counts=True)
     return round(float(np.mean(np.bincount(code, covered) / size)), 6)
