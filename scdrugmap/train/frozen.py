@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -30,11 +30,19 @@ if TYPE_CHECKING:
     from scdrugmap.data.genes import Genes
     from scdrugmap.model.embed import EmbeddingJob
     from scdrugmap.model.load import LoadedModel
+    from scdrugmap.model.parts import PartResult
     from scdrugmap.modelkit.tokens import Tokens
     from scdrugmap.run.store import Store
     from scdrugmap.train.domain import Domain
 
 HEAD_FILE = "head.safetensors"
+
+
+class EmbeddingRows(Protocol):
+    """Embeddings that somebody holds already."""
+
+    def of(self, cells: Cells, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return values ((n, D) float32) and status ((n,) object str) of cells of a file."""
 
 
 class Embedder:
@@ -53,6 +61,8 @@ class Embedder:
         Fewest known genes to go on with.
     files : mapping of str to Path
         Dataset to h5ad file with its embeddings, made by ``scdrugmap embed``.
+    held : EmbeddingRows, optional
+        Embeddings of this model, as it is, of all cells that are asked for.
     """
 
     def __init__(
@@ -66,10 +76,11 @@ class Embedder:
         sample: str | None = None,
         min_genes: int | None = None,
         files: Mapping[str, Path] | None = None,
+        held: EmbeddingRows | None = None,
     ) -> None:
         self.loaded, self.store, self.device, self.precision = loaded, store, device, precision
         self.token_budget, self.sample, self.min_genes = token_budget, sample, min_genes
-        self.files = dict(files or {})
+        self.files, self.held = dict(files or {}), held
 
     @property
     def dim(self) -> int:
@@ -107,6 +118,8 @@ class Embedder:
             NaN rows for unusable cells.
         status : (n,) object str
         """
+        if (held := self._held()) is not None:
+            return held.of(cells, index)
         job = self.job(cells, quiet=quiet)
         if cells.name in self.files:
             return given_rows(self.files[cells.name], job, index)
@@ -119,6 +132,21 @@ class Embedder:
             values[place[part.index[wanted]]] = part.values[wanted]
             status[place[part.index[wanted]]] = part.status[wanted]
         return values, status
+
+    def parts(self, job: EmbeddingJob) -> Iterator[PartResult]:
+        """Embed all cells of a file, one part at a time."""
+        from scdrugmap.model.parts import PART_CELLS, PartResult
+
+        if (held := self._held()) is None:
+            yield from job.run(job.plan())
+            return
+        for start in range(0, job.cells.n_cells, PART_CELLS):
+            index = np.arange(start, min(start + PART_CELLS, job.cells.n_cells))
+            yield PartResult(index, *held.of(job.cells, index))
+
+    def _held(self) -> EmbeddingRows | None:
+        """Return what is held; of a network that was trained since, that is nothing."""
+        return None if self.loaded.tuned else self.held
 
 
 class FrozenScorer:
@@ -190,7 +218,7 @@ class FrozenScorer:
         n_cells = job.cells.n_cells
         p, domain = np.full((2, n_cells), np.nan, np.float32)
         usable = np.zeros(n_cells, bool)
-        for part in job.run(job.plan()):
+        for part in self.embedder.parts(job):
             usable[part.index] = part.status == ""
             p[part.index], domain[part.index] = self._head(part.values, usable[part.index])
         return p, domain, usable

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
     from scdrugmap.train.checkpoint import Checkpoint
+    from scdrugmap.train.frozen import EmbeddingRows
     from scdrugmap.train.heads import HeadName
 
 MAX_CELLS = 50_000
@@ -81,6 +82,7 @@ def train_predictor(
     head: HeadName | None = None,
     settings: Mapping[str, str] | None = None,
     embeddings: Sequence[Path] = (),
+    held: EmbeddingRows | None = None,
     store: Store | None = None,
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -123,6 +125,8 @@ def train_predictor(
         Options of the estimator.
     embeddings : sequence of Path
         Files of ``scdrugmap embed`` to take instead of computing.
+    held : EmbeddingRows, optional
+        Embeddings of the model as it is, of all cells of the files, for ``frozen``.
     store : Store, optional
         Where embeddings are kept; None: the default one.
     device, precision, token_budget
@@ -210,7 +214,9 @@ def train_predictor(
         cap = max_cells if head == "logistic" and strategy == "frozen" else None
         drawn = draw_evenly(chosen, max_cells, seed) if cap else list(chosen)
         if strategy == "frozen":
-            fitted = fit_by_head(model, head, drawn, seed, values, embeddings=embeddings, **how)
+            fitted = fit_by_head(
+                model, head, drawn, seed, values, embeddings=embeddings, held=held, **how
+            )
         else:
             tuning = tuning or FineTuning()
             fitted = fit_by_tuning(
