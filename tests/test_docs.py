@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["docs/tutorial/first_benchmark.md"]
+PAGES = ["docs/tutorial/first_benchmark.md", "docs/how-to/predict_new_patients.md"]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
