@@ -215,7 +215,7 @@ class Table:
         first = texts.many([before + name for name in plain])
         later = texts.many([template.separator + name for name in plain])
         alone, tail = texts.ids(template.render([])), texts.ids(after)
-        n_before = len(texts.ids(before)) if before else 0
+        n_before = len(texts.ids(before.rstrip()))  # a blank before a gene is part of its token
         table = cls(first, later, tail, alone, n_before)
         return table if table._adds_up(texts, template, plain) else None
 
