@@ -7,11 +7,12 @@ are never written, and no key that scDrugMap did not write is overwritten.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scdrugmap.errors import UsageError
+from scdrugmap.errors import ScDrugMapWarning, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,6 +197,11 @@ def predict(
         The cells or the predictor cannot be used.
     WeightsError, PluginError
         The model or its weights are missing or others.
+
+    Warns
+    -----
+    ScDrugMapWarning
+        Many cells of a sample lie far from the training cells: do not rely on what is predicted.
     """
     from scdrugmap.data.cells import open_cells
     from scdrugmap.evaluation.evaluate import evaluate as score
@@ -203,6 +209,7 @@ def predict(
     from scdrugmap.train.annotate import annotate, check_key
     from scdrugmap.train.predict import predict_cells
     from scdrugmap.train.predictor import Predictor as Bundle
+    from scdrugmap.train.samples import far_notices
 
     adata = _own(data, copy=copy)
     if adata is not None:
@@ -229,6 +236,8 @@ def predict(
             quiet=quiet,
         )
         obs = cells.obs
+    for notice in far_notices(found.samples):
+        warnings.warn(notice, ScDrugMapWarning, stacklevel=2)
     if adata is None:
         metrics = None if manifest is None else score(found.cells, manifest)
         return Predictions(found, obs, key_added, metrics)

@@ -6,18 +6,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anndata
 import numpy as np
 import pytest
 
 import scdrugmap
 from scdrugmap.data.cells import open_cells
 from scdrugmap.data.labels import LabelMap
-from scdrugmap.errors import UsageError
+from scdrugmap.errors import ScDrugMapWarning, UsageError
 from scdrugmap.evaluation.design import read_design
 from scdrugmap.evaluation.splits import make_split
 from scdrugmap.evaluation.tables import read_predictions, write_splits
 from scdrugmap.testing import synthetic_adata
-from scdrugmap.train.train import train_predictor
+from scdrugmap.train.train import train_files, train_predictor
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -197,6 +198,32 @@ def test_predict_of_a_path_gives_tables(
     with pytest.raises(UsageError, match="exists"):
         result.to_table(tmp_path / "tables")
     assert "scdrugmap_call" in result.to_adata().obs
+
+
+def test_predict_says_how_far_to_trust_a_model(file: Path, tmp_path: Path) -> None:
+    design = read_design([file], label="response", labels=LabelMap.parse(), group="patient")
+    write_splits(make_split(design, folds=2, validation=True).table, tmp_path / "v.tsv")
+    predictor = train_files([file], tmp_path / "v.tsv", fold=0, model="randproj", quiet=True)
+    known = anndata.read_h5ad(file)
+    scdrugmap.predict(known, predictor, min_cells=5, conformal_level=0.6)
+    assert known.obs["scdrugmap_domain"].between(0, 1).all()
+    assert list(known.obs["scdrugmap_set"].cat.categories) == [
+        "resistant",
+        "sensitive",
+        "both",
+        "none",
+    ]
+    record = json.loads(known.uns["scdrugmap"]["predict"])
+    assert record["conformal"]["level"] == 0.6
+    assert record["domain"]["share_outside"] < 0.1
+
+    strange = synthetic_adata(60, 600, seed=9)
+    with pytest.warns(ScDrugMapWarning, match="do not rely on what is predicted for"):
+        scdrugmap.predict(strange, predictor, sample="patient")
+    notices = json.loads(strange.uns["scdrugmap"]["predict"])["notices"]
+    assert any("do not rely on" in notice for notice in notices)
+    with pytest.raises(UsageError, match=r"no conformal sets for level 0\.3"):
+        scdrugmap.predict(strange, predictor, key_added="second", conformal_level=0.3)
 
 
 def test_names_in_a_notebook_are_escaped(adata: AnnData, predictor: Path, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ class Predicted:
             "domain": self._domain_record(),
             "conformal": None if self.sets is None else self.sets.record(),
             "mismatches": list(self.mismatches),
-            "notices": list(self.notices),
+            "notices": [*self.notices, *far_notices(self.samples)],
         }
 
     def summary(self) -> dict[str, Any]:
