@@ -1,4 +1,4 @@
-"""For authors of plugins: the conformance kit, synthetic cells, and the template of a plugin.
+"""For authors of plugins: the conformance kit, synthetic cells, golden data, and a template.
 
 ``ModelConformance`` needs pytest; ``run_checks``, which `scdrugmap plugins check` calls, does not.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         run_checks,
     )
     from scdrugmap.testing.conformance import ModelConformance
+    from scdrugmap.testing.golden import Cells, Payload, edit_saved, embed, encode, read_cells
     from scdrugmap.testing.subject import Subject
     from scdrugmap.testing.synthetic import synthetic_adata
 
@@ -27,17 +28,27 @@ _NAMES = {
         "scdrugmap.testing.checks",
     ),
     "ModelConformance": "scdrugmap.testing.conformance",
+    **dict.fromkeys(
+        ("Cells", "Payload", "edit_saved", "embed", "encode", "read_cells"),
+        "scdrugmap.testing.golden",
+    ),
     "Subject": "scdrugmap.testing.subject",
     "synthetic_adata": "scdrugmap.testing.synthetic",
 }
 
 __all__ = [
+    "Cells",
     "CheckFailed",
     "CheckResult",
     "CheckSkipped",
     "ModelConformance",
+    "Payload",
     "Subject",
     "all_checks",
+    "edit_saved",
+    "embed",
+    "encode",
+    "read_cells",
     "run_checks",
     "synthetic_adata",
 ]

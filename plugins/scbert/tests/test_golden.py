@@ -10,9 +10,10 @@ from scipy.sparse import csr_matrix
 from scdrugmap.data.cells import open_cells
 from scdrugmap.model.embed import embed_cells, embed_rows
 from scdrugmap.modelkit import performer
+from scdrugmap.testing import Cells, embed, encode
 from scdrugmap_plugin_scbert.tokenizer import log2_scaled
 
-from .conftest import CHECKPOINT, INPUT, Cells, embed, encode, original
+from .conftest import CHECKPOINT, INPUT, original
 
 Golden = dict[str, np.ndarray]
 

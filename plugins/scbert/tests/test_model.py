@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from scdrugmap.model.load import load_model
 from scdrugmap.model.lora import add_adapters, find_targets
-from scdrugmap.modelkit import FavorAttention, performer, randomize, synthetic_vocabulary
+from scdrugmap.modelkit import randomize, synthetic_vocabulary
 from scdrugmap_plugin_scbert import SIZES, SPEC, TINY, Options
 from scdrugmap_plugin_scbert.model import ScBert, build
 
@@ -43,48 +42,6 @@ def test_pooling_reads_the_states_of_all_tokens(pool: str) -> None:
     states = network.states(BATCH)
     expected = {"mean": states.mean(1), "last": states[:, -1], "max": states.amax(1)}[pool]
     torch.testing.assert_close(network(BATCH), expected)
-
-
-def test_random_projection_has_orthogonal_rows_of_many_lengths() -> None:
-    projection = FavorAttention(32, 2, 8, 20).projection
-    for block in projection.split(8):
-        gram = block @ block.T
-        torch.testing.assert_close(gram, gram.diag().diag(), rtol=0, atol=1e-5)
-    assert projection.norm(dim=1).std() > 0.1
-
-
-def test_attention_without_the_floor_estimates_softmax_attention(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(performer, "FLOOR", 0.0)
-    torch.manual_seed(0)
-    attention = FavorAttention(16, 2, 8, 2**16)
-    x = torch.randn(1, 50, 16)
-    q, k, v = (
-        part(x).unflatten(-1, (2, 8)).transpose(1, 2)
-        for part in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    exact = nn.functional.scaled_dot_product_attention(q, k, v)
-    expected = attention.out_proj(exact.transpose(1, 2).flatten(2))
-    found = attention(x)
-    # The error falls with the root of the number of features: 0.04 with 2**12, 0.01 with 2**16;
-    # directions over half of the sphere would leave one of 0.02.
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.015)
-    assert (expected - expected.mean(1, keepdim=True)).abs().max() > 0.1
-
-
-def test_attention_without_tokens_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no keys"):
-        FavorAttention(16, 2, 8, 16).summarise([])
-
-
-def test_features_stay_in_32_bits_where_the_network_is_run_with_16() -> None:
-    attention = FavorAttention(16, 2, 8, 16)
-    x = torch.randn(2, 5, 16)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert attention.summarise([x]).dtype == torch.float32
-        found = attention(x).float()
-    torch.testing.assert_close(found, attention(x), rtol=0, atol=0.02)
 
 
 def test_projections_and_positions_stay_while_training() -> None:

@@ -17,12 +17,13 @@ from scdrugmap.errors import WeightsError
 from scdrugmap.model.load import load_model
 from scdrugmap.model.verify import verify_weights
 from scdrugmap.modelkit import PublishedFolder, Weights
+from scdrugmap.testing import Cells, Payload, edit_saved, embed
 from scdrugmap.weights import import_weights
 from scdrugmap_plugin_scbert import CHECKPOINT as FILE
 from scdrugmap_plugin_scbert import SPEC
 from scdrugmap_plugin_scbert.weights import read_published
 
-from .conftest import CHECKPOINT, Cells, embed, original
+from .conftest import CHECKPOINT, original
 
 GENES = "panglao_10000.h5ad"
 QUERY = "performer.net.layers.0.0.fn.to_q.weight"
@@ -40,10 +41,7 @@ def read(folder: Path) -> Weights:
 
 def edit(folder: Path, change: Callable[[Any], Any]) -> None:
     """Change the content of the checkpoint, in place or by returning another."""
-    path = folder / FILE
-    content = torch.load(path, weights_only=True)
-    changed = change(content)
-    torch.save(content if changed is None else changed, path)
+    edit_saved(folder / FILE, change)
 
 
 def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -217,12 +215,7 @@ def test_a_value_that_is_not_finite_is_an_error_naming_the_tensor(folder: Path) 
 
 def test_a_checkpoint_with_code_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
     trace = tmp_path / "ran"
-
-    class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (trace,)
-
-    edit(folder, lambda content: {**content, "extra": Payload()})
+    edit(folder, lambda content: {**content, "extra": Payload(trace)})
     with pytest.raises(WeightsError, match="nothing in it was run"):
         read(folder)
     assert not trace.exists()

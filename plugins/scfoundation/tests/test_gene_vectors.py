@@ -15,8 +15,9 @@ from scdrugmap.errors import DataError, PluginError, UsageError
 from scdrugmap.model.embed_file import ModelRequest, embed_file
 from scdrugmap.model.gene_embedding import embed_genes
 from scdrugmap.model.load import load_model
+from scdrugmap.testing import Cells, encode
 
-from .conftest import CHECKPOINT, INPUT, Cells, encode, original
+from .conftest import CHECKPOINT, INPUT, original
 
 Golden = dict[str, np.ndarray]
 

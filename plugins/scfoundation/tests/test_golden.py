@@ -10,8 +10,9 @@ from scipy.sparse import csr_matrix
 from scdrugmap.data.cells import open_cells
 from scdrugmap.model.embed import embed_cells, embed_rows
 from scdrugmap.modelkit import Tokens
+from scdrugmap.testing import Cells, embed, encode
 
-from .conftest import INPUT, Cells, embed, encode, original
+from .conftest import INPUT, original
 
 Golden = dict[str, np.ndarray]
 
@@ -67,9 +68,8 @@ def test_embeddings_agree(
 def test_embeddings_of_log_normalised_values_agree(
     golden: Golden, cells: Cells, pre_normalized: str
 ) -> None:
-    _, genes, names = cells
-    logs = csr_matrix(golden["prenormT_input_X"])
-    found = embed(original(pre_normalized=pre_normalized), (logs, genes, names))
+    logs = cells._replace(rows=csr_matrix(golden["prenormT_input_X"]))
+    found = embed(original(pre_normalized=pre_normalized), logs)
     np.testing.assert_allclose(found, golden["emb_ce_t4_all_prenormT"], rtol=0, atol=TOLERANCE)
 
 
