@@ -85,8 +85,10 @@ class Dispatcher(Generic[Task, Result]):
                         ended = ended or failure  # raised once all under way is collected
                     if ended is not None:
                         self._stop.set()
-        finally:
+        except BaseException:  # Ctrl-C, or nobody wants the results any more
             self._stop.set()
+            raise
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
         if ended is not None:
             raise ended

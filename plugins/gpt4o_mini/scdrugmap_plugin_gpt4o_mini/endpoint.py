@@ -204,6 +204,10 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"<Endpoint {self.place.url}>"
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def send(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], Limits]:
         """Ask once.
 

@@ -114,8 +114,11 @@ class ChatModel:
         self.place.check_allowed(asking)
         self.place.find_key(asking)
         run = _Run(self, questions, asking)
-        answers = run.first_round()
-        run.second_round(answers)
+        try:
+            answers = run.first_round()
+            run.second_round(answers)
+        finally:
+            run.close()
         run.say_who_served(answers)
         return answers
 
@@ -233,6 +236,11 @@ class _Run:
             self._ask(left, found)
         for place, answer in found.items():
             answers[place] = answer
+
+    def close(self) -> None:
+        """Close the connections, if any were made."""
+        if self.session is not None:
+            self.session.close()
 
     def say_who_served(self, answers: Iterable[Answer]) -> None:
         """Warn if not one and the same model answered."""

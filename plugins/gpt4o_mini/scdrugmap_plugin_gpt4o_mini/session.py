@@ -48,6 +48,11 @@ class Session:
         self._likely = self._used = Usage()
         self._n_measured = 0
 
+    def close(self) -> None:
+        """Stop waiting attempts, and close the connections."""
+        self.stop.set()
+        self.endpoint.close()
+
     def send(self, body: Mapping[str, Any], likely: Usage, most: Usage) -> dict[str, Any]:
         """Ask until there is a reply.
 
