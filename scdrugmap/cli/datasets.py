@@ -1,4 +1,4 @@
-"""``scdrugmap datasets``: list, show, add, remove and simulate datasets."""
+"""``scdrugmap datasets``: list, show, add, remove, fetch, prepare and simulate datasets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scdrugmap.cli.text import columns
 
 @click.group(epilog="Example: scdrugmap datasets simulate -o cohort.h5ad --seed 0")
 def command() -> None:
-    """List, show, add and simulate datasets."""
+    """List, show, add, fetch, prepare and simulate datasets."""
 
 
 @command.command(
@@ -180,6 +180,77 @@ def fetch(
         ]
         for line in columns(rows):
             click.echo(line)
+
+
+@command.command(
+    "prepare",
+    epilog="Example: scdrugmap datasets prepare GSE149214 --from raw/GSE149214 -o pc9.h5ad",
+)
+@click.argument("accession", required=False)
+@click.option("--recipe", type=PATH, help="A recipe of your own (YAML) instead of a shipped one.")
+@click.option(
+    "--from", "folder", type=PATH, required=True, help="Folder that `datasets fetch` has filled."
+)
+@click.option(
+    "--accept-draft",
+    is_flag=True,
+    help="Take a recipe whose labels nobody has checked against a public text.",
+)
+@output_option
+@overwrite_option
+@quiet_option
+def prepare(
+    accession: str | None,
+    recipe: Path | None,
+    folder: Path,
+    accept_draft: bool,
+    output: Path,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Make one h5ad file with labels of the files of a GEO series.
+
+    A recipe says which file holds which sample and what its cells responded; `datasets recipe`
+    shows it. Only genes that all files have are kept.
+    """
+    from scdrugmap.data.prepare import prepare_series
+    from scdrugmap.errors import UsageError
+    from scdrugmap.progress import say
+
+    if (accession is None) == (recipe is None):
+        raise UsageError("name an accession or a --recipe, not both")
+    done = prepare_series(
+        accession or str(recipe),
+        folder,
+        output,
+        accept_draft=accept_draft,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    labels = ", ".join(f"{n:,} {word or 'without label'}" for word, n in done.labels.items())
+    say(f"{output}: {done.n_cells:,} cells, {done.n_genes:,} genes; {labels}", quiet=quiet)
+
+
+@command.command("recipe", epilog="Example: scdrugmap datasets recipe GSE149214")
+@click.argument("accession", required=False)
+@json_option
+def recipe_of(accession: str | None, as_json: bool) -> None:
+    """Show how the files of a series are read and labelled; without a name, list the recipes."""
+    from scdrugmap.data.recipe import read_recipe, recipe_names
+
+    recipes = [read_recipe(name) for name in ([accession] if accession else recipe_names())]
+    if as_json:
+        print_json([recipe.model_dump(mode="json") for recipe in recipes])
+        return
+    if accession is None:
+        rows = [("SERIES", "STATE", "WHAT")]
+        rows += [(r.accession, "draft" if r.draft else "verified", r.title) for r in recipes]
+        for line in columns(rows):
+            click.echo(line)
+        return
+    import json
+
+    click.echo(json.dumps(recipes[0].model_dump(mode="json"), indent=2, ensure_ascii=False))
 
 
 @command.command("simulate", epilog="Example: scdrugmap datasets simulate -o cohort.h5ad --seed 0")
