@@ -101,7 +101,9 @@ class Budget:
             if self.most is not None and self._spent + self._reserved + cost > self.most:
                 raise BudgetUsedUp(
                     f"the budget of {self.most:g} USD is used up: {self._spent:.4f} USD are spent "
-                    f"and the next request may cost {cost:.6f}"
+                    f"and the next request may cost {cost:.6f}",
+                    hint="the answers so far are kept: run the same command again with a larger "
+                    "--max-cost to go on",
                 )
             self._reserved += cost
         return cost

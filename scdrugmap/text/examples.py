@@ -130,7 +130,7 @@ def choose_examples(
         chosen[number].take(np.array(sorted(p for f, p in picked if f == number), np.int64))
         for number in range(len(chosen))
     ]
-    kept = {}
+    kept: dict[tuple[int, int], KeptExample] = {}
     for number, part in enumerate(files):
         if len(part.index):
             places = sorted(p for f, p in picked if f == number)

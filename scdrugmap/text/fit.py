@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scdrugmap.data.cells import Cells
+    from scdrugmap.specs import Values
     from scdrugmap.text.load import LoadedText
     from scdrugmap.train.predictor import Predictor
 
@@ -90,7 +91,7 @@ def fit_prompt(
     from scdrugmap.train.train import facts_of_cells
 
     prompting = prompting or Prompting()
-    values = one_kind_of_values(sources)
+    values = cast("Values", one_kind_of_values(sources))
     chosen = choose_cells(sources, splits, fold, "train", dataset=dataset)
     examples: tuple[KeptExample, ...] = ()
     used: list[Chosen] = []
@@ -141,7 +142,7 @@ def fit_prompt(
     for notice in notices:
         say(f"Notice: {notice}", quiet=quiet)
     fingerprints = np.array([example.fingerprint for example in examples], object)
-    reference = {
+    reference: dict[str, np.ndarray] = {
         TRAINING_CELLS: np.sort(short_fingerprints(fingerprints)),
         SELF_TEST: test_values,
     }
@@ -171,7 +172,7 @@ def ask_only(loaded: LoadedText, prompting: Prompting, *, values: str = "counts"
         self_test=SelfTestInfo(genes=(), tokens=(), p_sensitive=()),
         notices=loaded.model.notices,
     )
-    reference = {
+    reference: dict[str, np.ndarray] = {
         TRAINING_CELLS: np.zeros(0, np.uint64),
         SELF_TEST: np.zeros((0, 0), np.float32),
     }
@@ -216,6 +217,7 @@ def _info(scorer: PromptScorer, **fields: Any) -> PredictorInfo:
             commercial_use=record.commercial_use,
             randomize=record.randomize,
             homepage=spec.homepage,
+            notice=record.notice,
         )
     return PredictorInfo(
         scdrugmap=__version__,

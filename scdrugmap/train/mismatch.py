@@ -11,7 +11,7 @@ from scdrugmap.registry import get_registry
 from scdrugmap.specs import SUPPORTED_CONTRACTS
 
 if TYPE_CHECKING:
-    from scdrugmap.specs import EstimatorSpec, ModelSpec
+    from scdrugmap.specs import EstimatorSpec, ModelSpec, TextModelSpec
     from scdrugmap.train.record import PredictorInfo, WeightsInfo
     from scdrugmap.weights import WeightsRecord
 
@@ -45,7 +45,7 @@ class Mismatches:
 
 
 def check_plugin(
-    info: PredictorInfo, spec: EstimatorSpec | ModelSpec, mismatches: Mismatches
+    info: PredictorInfo, spec: EstimatorSpec | ModelSpec | TextModelSpec, mismatches: Mismatches
 ) -> list[str]:
     """Compare the installed model or estimator with the one that was trained with.
 

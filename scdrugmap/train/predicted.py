@@ -142,7 +142,7 @@ class Predicted:
         if self.sets is not None:
             table["prediction_set"] = self.sets.names
         if self.answers is not None:
-            table[list(self.answers)] = self.answers.to_numpy(object)
+            table[self.answers.columns.tolist()] = self.answers.to_numpy(object)
         return table
 
     def record(self) -> dict[str, Any]:

@@ -314,8 +314,7 @@ class _Run:
         except BudgetUsedUp as err:
             raise BudgetUsedUp(
                 f"{err.message}; {n_asked:,} of {total:,} cells were asked about",
-                hint="the answers so far are kept: run the same command again with a larger "
-                "--max-cost to go on",
+                hint=err.hint,
             ) from err
         self._say_cost(session)
 
