@@ -152,3 +152,10 @@ def test_level_that_was_not_prepared_is_refused(level: float) -> None:
         at_level(info, level)
     assert "0.5 to 0.99" in caught.value.hint
     assert len(LEVELS) == 50
+
+
+def test_groups_that_told_when_to_stop_promise_roughly() -> None:
+    plain, stopped = (calibrate_sets(*cohort(30, 0), stopped=stopped) for stopped in (False, True))
+    assert plain.levels == stopped.levels
+    assert "roughly" not in guarantee(plain, at_level(plain, 0.9))
+    assert "roughly, since the same groups told" in guarantee(stopped, at_level(stopped, 0.9))

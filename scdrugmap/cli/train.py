@@ -106,8 +106,8 @@ def command(
 
     Give either --estimator (learns from expression; see `scdrugmap plugins list`) or --model: a
     head on the embeddings of a foundation model, which --strategy lora or full trains too. Cells of
-    the validation role tell when to stop and choose the threshold. The file holds no cell and no
-    published weights of the model. Several processes, each on its GPU, train together under
+    the validation role tell when to stop, and decide temperature, threshold and conformal sets. The
+    file holds no cell and no published weights of the model. Several processes, each on its GPU, train together under
     `accelerate launch -m scdrugmap train ...`.
     """
     from scdrugmap.errors import UsageError

@@ -79,6 +79,7 @@ def use_validation(
     validation: Sequence[Chosen],
     trained_groups: Collection[str] = (),
     *,
+    stopped: bool = False,
     quiet: bool = False,
 ) -> Validated:
     """Predict the validation cells once and learn all that is learnt from them.
@@ -91,6 +92,8 @@ def use_validation(
         Empty: no cell has the role.
     trained_groups : collection of str
         Groups of the training cells; a sound split keeps them apart from those of `validation`.
+    stopped : bool
+        These cells also told when to stop training.
     quiet : bool
     """
     if not validation:
@@ -106,7 +109,7 @@ def use_validation(
     threshold = Threshold(
         value=best_threshold(scaled, answers.y), source="validation", n_validation=len(answers.y)
     )
-    conformal = calibrate_sets(scaled, answers.y, answers.groups, trained_groups)
+    conformal = calibrate_sets(scaled, answers.y, answers.groups, trained_groups, stopped=stopped)
     if not conformal.apart:
         notices.append(
             "the validation groups were trained on too: temperature, threshold and conformal sets "

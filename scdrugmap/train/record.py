@@ -122,6 +122,9 @@ class ConformalInfo(Record):
     n_cells: int
     n_groups: int
     apart: bool = Field(description="whether no validation group was trained on")
+    stopped: bool = Field(
+        False, description="whether the same cells told when to stop training: all is then rough"
+    )
     levels: tuple[ConformalLevel, ...]
 
 
@@ -185,7 +188,9 @@ class SelfTestInfo(Record):
 
     genes: tuple[str, ...] = Field(description="gene identities, one per column of the counts")
     tokens: tuple[str, ...] = Field(description="SHA-256 of each cell's tokens; empty: no tokens")
-    p_sensitive: tuple[float | None, ...] = Field(description="None: no usable gene")
+    p_sensitive: tuple[float | None, ...] = Field(
+        description="before any temperature; None: no usable gene"
+    )
 
 
 class PromptInfo(Record):

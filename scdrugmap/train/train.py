@@ -41,6 +41,7 @@ from scdrugmap.train.record import (
     PredictorInfo,
     SplitInfo,
     TrainingInfo,
+    TuningInfo,
 )
 from scdrugmap.train.settings import MODEL_STRATEGIES, FineTuning
 from scdrugmap.train.strategies import fit_by_estimator, fit_by_head, fit_by_tuning
@@ -246,6 +247,7 @@ def train_predictor(
         fitted.scorer,
         validation,
         {group for part in fitted.used for group in part.groups},
+        stopped=_stopped_by_validation(fitted.about.get("tuning")),
         quiet=quiet,
     )
     test_genes = tuple(map(str, fitted.test_genes))
@@ -285,6 +287,10 @@ def train_predictor(
         **fitted.reference,
     }
     return Predictor(info, fitted.scorer.files(), reference, fitted.scorer)
+
+
+def _stopped_by_validation(tuning: TuningInfo | None) -> bool:
+    return tuning is not None and tuning.stopped_by == "validation cells"
 
 
 def _check_strategy(strategy: str, tuning: FineTuning | None, embeddings: Sequence[Path]) -> None:
