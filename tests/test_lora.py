@@ -287,3 +287,36 @@ def test_a_gradient_that_is_not_finite_is_an_error(network: Network, x: torch.Te
     (network(x).sum() * float("inf")).backward()
     with pytest.raises(PluginError, match="not finite"):
         lora.check_gradients(network)
+
+
+class Faint(Network):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1e-9 * self.inner["layers"][0](x)[:, :3]
+
+
+def test_adapter_that_learns_next_to_nothing_is_found(x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    network = Faint()
+    lora.add_adapters(network, TARGETS.model_copy(update={"targets": r".*(first|second)"}))
+    network(x).sum().backward()
+    with pytest.raises(PluginError, match=r"adapter inner\.layers\.0\.\w+ has no effect: its grad"):
+        lora.check_gradients(network)
+
+
+class OnlyInTraining(Network):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.inner["layers"][0]
+        if self.training:
+            return super().forward(inner(x))
+        return super().forward(x + inner.second.weight.sum())
+
+
+def test_adapters_that_predictions_pass_by_are_found(x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    network = OnlyInTraining().eval()
+    names = lora.add_adapters(network, TARGETS.model_copy(update={"targets": r".*(first|second)"}))
+    fill(network)
+    silent = lora.silent_adapters(network, lambda: network(x).detach().numpy())
+    assert silent == tuple(name for name in names if name.startswith("inner"))
+    assert len(silent) == 2
+    assert lora.silent_adapters(network.train(), lambda: network(x).detach().numpy()) == ()

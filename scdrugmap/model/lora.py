@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -271,6 +272,29 @@ def check_gradients(module: nn.Module) -> None:
                 f"{median:.2g}",
                 hint="the network must call the module, not read its weight",
             )
+
+
+def silent_adapters(module: nn.Module, output: Callable[[], np.ndarray]) -> tuple[str, ...]:
+    """Return the adapters without which the output is exactly the same.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Trained: no B is zero.
+    output : callable
+        Gives what the network computes in ``eval()`` of some cells; called once per adapter.
+    """
+    whole = output()
+    silent = []
+    for name, layer in adapted(module).items():
+        scaling = layer.scaling[_ADAPTER]
+        layer.scaling[_ADAPTER] = 0.0
+        try:
+            if np.array_equal(output(), whole):
+                silent.append(name)
+        finally:
+            layer.scaling[_ADAPTER] = scaling
+    return tuple(silent)
 
 
 def _layers(module: nn.Module, *, merged: bool) -> list[Any]:

@@ -11,16 +11,16 @@ columns are left out: no network takes them.
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scdrugmap.data.fingerprints import cell_hashes, gene_hashes
-from scdrugmap.files import hash_json
+from scdrugmap.files import hash_json, remove
 from scdrugmap.model.parts import Part
 from scdrugmap.modelkit.tokens import Tokens
 from scdrugmap.progress import Progress
@@ -90,17 +90,15 @@ class CellTokens:
         )
 
 
-@dataclass
 class _Entry:
-    """One file of the store; ``keep`` is the temporary folder that it lies in, if there is one."""
+    """One file with the tokens of some cells; a temporary one is removed with the last user."""
 
-    path: Path
-    keep: Any = None
-
-    def __post_init__(self) -> None:
+    def __init__(self, folder: Path, *, temporary: bool = False) -> None:
         from safetensors import safe_open
 
-        file = safe_open(self.path, framework="numpy")
+        if temporary:
+            weakref.finalize(self, remove, folder)
+        file = safe_open(folder / _FILE, framework="numpy")
         names = list(file.keys())
         self.start: np.ndarray = file.get_tensor("start")
         self._flat = {n[5:]: file.get_slice(n) for n in names if n.startswith("flat.")}
@@ -177,7 +175,7 @@ def _entry(job: EmbeddingJob, part: Part, hashes: np.ndarray) -> tuple[_Entry, b
     with job.store.lock(KIND, key):
         folder = job.store.get(KIND, key)
         if folder is not None:
-            return _Entry(folder / _FILE), True
+            return _Entry(folder), True
         names, encode = job.cells.names[part.index], job.loaded.model.tokenizer.encode
         windows = [
             encode(rows[start : start + _WINDOW_CELLS], names[start : start + _WINDOW_CELLS])
@@ -186,10 +184,10 @@ def _entry(job: EmbeddingJob, part: Part, hashes: np.ndarray) -> tuple[_Entry, b
         write: Callable[[Path], None] = partial(_write, Tokens.concatenate(windows))
         folder = job.store.put(KIND, key, write, record)
     if folder is not None:
-        return _Entry(folder / _FILE), False
-    temporary = tempfile.TemporaryDirectory(prefix="scdrugmap-tokens-")
-    write(Path(temporary.name))
-    return _Entry(Path(temporary.name) / _FILE, temporary), False
+        return _Entry(folder), False
+    folder = Path(tempfile.mkdtemp(prefix="scdrugmap-tokens-"))
+    write(folder)
+    return _Entry(folder, temporary=True), False
 
 
 def _write(tokens: Tokens, folder: Path) -> None:

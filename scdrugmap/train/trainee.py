@@ -6,7 +6,7 @@ B cells of a batch, D width of the embedding.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from scdrugmap.errors import DataError, PluginError, UsageError
-from scdrugmap.model.lora import adapter_state, add_adapters, check_gradients
+from scdrugmap.model.lora import adapter_state, add_adapters, check_gradients, silent_adapters
 from scdrugmap.modelkit.keys import seeded
 from scdrugmap.train.heads import Head, LogisticHead, Perceptron, PerceptronHead
 from scdrugmap.train.tensors import dump_tensors, load_tensors
@@ -207,6 +207,23 @@ class Trainee:
             check_gradients(self.module)
         elif not any(p.grad is not None and bool(p.grad.any()) for p in self.module.parameters()):
             raise PluginError(f"{self.name}: no tensor of the network gets a gradient")
+
+    def require_acting_adapters(self, output: Callable[[], np.ndarray]) -> None:
+        """Raise PluginError where an adapter changes nothing in ``eval()``.
+
+        Parameters
+        ----------
+        output : callable
+            Gives the (m, D) embeddings of some cells in ``eval()``.
+        """
+        silent = silent_adapters(self.module, output)
+        if silent:
+            raise PluginError(
+                f"adapter {silent[0]} has no effect when predictions are made: without it "
+                f"the network gives the same ({len(silent)} of {len(self.adapted)} adapters)",
+                hint="the network must call the layer in eval() too; leave it out with "
+                "--lora-targets",
+            )
 
     def learnt_file(self) -> tuple[str, bytes]:
         """Return the adapters, or the tensors of the network that changed, as a file."""

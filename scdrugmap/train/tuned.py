@@ -51,6 +51,9 @@ REFERENCE_CELLS = 2_048
 """Most training cells, drawn evenly over groups, that the head begins with, and whose embeddings
 stand for all training cells afterwards."""
 
+_TRIED_CELLS = 4
+"""Cells that are embedded once without each adapter."""
+
 
 class TunedScorer(FrozenScorer):
     """A fine-tuned model, and a head on its embeddings."""
@@ -226,6 +229,9 @@ def fit_tuned(
         course = tuner.run()
     after = data.embed(network, shown)
     effect = require_change(before, after, "the adapters" if lora else "the training")
+    few = data.blocks(shown)[0][:_TRIED_CELLS]
+    exact = Network(trainee.model, device=processes.device)
+    trainee.require_acting_adapters(lambda: data.embed(exact, few))
     name, content = trainee.learnt_file()
     info = TuningInfo(
         settings=settings,
