@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from scdrugmap_plugin_llama3.model import Llama
 
-MIN_SHARED = 8
-"""Fewest tokens at the start of all prompts that are worth a pass of their own."""
+MIN_SHARED = 64
+"""Fewest tokens at the start of all prompts that are worth a pass of their own: behind a cache,
+attention needs a mask. Examples are worth it, the words of an instruction are not."""
 
 _POSITIONS_AT_A_TIME = 256  # times a vocabulary of 128,256 in float32: 131 MB
 
@@ -53,6 +54,7 @@ def answer_logprobs(
     *,
     device: torch.device,
     token_budget: int,
+    min_shared: int = MIN_SHARED,
 ) -> np.ndarray:
     """Return the log-probability of each token of each answer after each prompt.
 
@@ -71,6 +73,8 @@ def answer_logprobs(
     device : torch.device
     token_budget : int
         Most tokens of a batch; halved where memory does not suffice.
+    min_shared : int
+        Fewest tokens that are read once for all prompts.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def answer_logprobs(
     follow = continuations(answers)
     n_shared = _shared(prompts)
     shared = None
-    if len(prompts) > 1 and n_shared >= MIN_SHARED:
+    if len(prompts) > 1 and n_shared >= min_shared:
         start = torch.from_numpy(prompts[0][None, :n_shared].astype(np.int64)).to(device)
         shared = network.read(start, keep_cache=True).past_key_values
     else:

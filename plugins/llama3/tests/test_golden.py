@@ -136,9 +136,14 @@ def test_prompts_are_exact(
         np.testing.assert_array_equal(answer, ids[ids >= 0])
 
 
+@pytest.mark.parametrize("min_shared", [1, 10_000])
 @pytest.mark.parametrize("budget", [1, 700, 100_000])
 def test_answers_have_the_golden_log_probabilities(
-    budget: int, loaded: LoadedModel, questions: list[Question], golden: dict[str, np.ndarray]
+    budget: int,
+    min_shared: int,
+    loaded: LoadedModel,
+    questions: list[Question],
+    golden: dict[str, np.ndarray],
 ) -> None:
     prompts, module = loaded.model.classifier.prompts, loaded.model.module
     ids = [prompts.ids(question) for question in questions]
@@ -150,6 +155,7 @@ def test_answers_have_the_golden_log_probabilities(
             prompts.answers,
             device=torch.device("cpu"),
             token_budget=budget,
+            min_shared=min_shared,
         )
     expected = golden["answer_token_logprob"][:, :, : found.shape[2]]
     np.testing.assert_allclose(found[:-1], expected, rtol=0, atol=LOGPROB_TOLERANCE)
