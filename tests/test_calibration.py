@@ -15,12 +15,18 @@ from scdrugmap.data.labels import LabelMap
 from scdrugmap.evaluation.design import read_design
 from scdrugmap.evaluation.splits import make_split
 from scdrugmap.model.load import load_model
+from scdrugmap.registry import get_registry
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.calibration import NOT_CALIBRATED, Answers, fit_temperature, scale
 from scdrugmap.train.card import model_card
 from scdrugmap.train.predict import predict_cells
 from scdrugmap.train.predictor import Predictor
+from scdrugmap.train.settings import FineTuning
 from scdrugmap.train.train import train_predictor
+
+needs_scgpt = pytest.mark.skipif(
+    "scgpt" not in get_registry().models, reason="the scgpt plugin is not installed"
+)
 
 
 def answers(temperature: float, n_groups: int = 20, n_cells: int = 300, seed: int = 0) -> Answers:
@@ -172,3 +178,19 @@ def test_validation_cells_of_trained_groups_are_said(path: Path) -> None:
     assert predictor.info.conformal is not None
     assert not predictor.info.conformal.apart
     assert any("were trained on too" in notice for notice in predictor.info.notices)
+
+
+@pytest.mark.slow
+@needs_scgpt
+def test_fine_tuning_that_stopped_by_validation_cells_is_calibrated_roughly(path: Path) -> None:
+    loaded = load_model("scgpt", settings={"variant": "tiny", "max_length": "64"}, weights="random")
+    splits = split_of(path, validation=True)
+    tuning = FineTuning(max_steps=2)
+    predictor = train(path, splits, model=loaded, strategy="lora", tuning=tuning, min_genes=50)
+    assert predictor.info.conformal is not None
+    assert predictor.info.conformal.stopped
+    with open_cells(path) as cells:
+        found = predict_cells(predictor, cells, quiet=True, min_genes=50)
+    assert np.isfinite(found.domain).all()
+    assert found.coverage is not None
+    assert found.coverage.n_read == predictor.info.genes.n_needed
