@@ -5,7 +5,6 @@ The resolved record is written beside the results, and reading it back gives the
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,17 +21,33 @@ from pydantic import (
     model_validator,
 )
 
+from scdrugmap.config_errors import explain, plain
 from scdrugmap.errors import UsageError
 from scdrugmap.files import hash_json, write_text
+from scdrugmap.train.settings import FineTuning
 
 MOST_BYTES = 1_000_000
-_LONGEST_VALUE = 80  # characters of a value that an error shows
-_MOST_NODES = 20_000  # values of a file, aliases counted as often as they are used
 
 Family = Literal["sound", "paper"]
 Head = Literal["logistic", "mlp"]
+Strategy = Literal["frozen", "lora", "full", "prompt"]
+Control = Literal["constant", "technical", "pseudobulk", "untrained", "permuted"]
 
-_NO_EFFECT = ("device", "token_budget")
+CONTROLS: dict[str, tuple[str, ...]] = {
+    "constant": ("constant", "stratified"),
+    "technical": ("technical",),
+    "pseudobulk": ("pseudobulk-logreg",),
+    "untrained": (),
+    "permuted": (),
+}
+"""The controls of a benchmark, and the estimators that some of them are."""
+
+FOLDS: dict[Family, int] = {"sound": 5, "paper": 10}
+"""Folds of a protocol by default; ten are those of the paper's second figure."""
+
+PAPER, PAPER_PROTOCOL = "paper", "paper-pooled"
+
+_NO_EFFECT = ("device", "token_budget", "allow_network", "max_cost")
 """Fields that change how fast a number comes, never the number."""
 
 
@@ -68,6 +83,18 @@ def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _as_controls(value: Any) -> Any:
+    """Take yes as all controls, no as none, one word as a list of one."""
+    if isinstance(value, bool):
+        return tuple(CONTROLS) if value else ()
+    return _as_tuple(value)
+
+
+def _paper_is_a_protocol(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Read ``paper``, the settings of the authors, as the protocol that has them."""
+    return tuple(PAPER_PROTOCOL if name == PAPER else name for name in names)
+
+
 def _as_file(value: Any) -> Any:
     """Take a plain path as a file without further keys."""
     return {"path": value} if isinstance(value, str | Path) else value
@@ -75,6 +102,18 @@ def _as_file(value: Any) -> Any:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_unique)]
+Protocols = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_paper_is_a_protocol),
+    AfterValidator(_unique),
+]
+Strategies = Annotated[
+    tuple[Strategy, ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_unique),
+    Field(min_length=1),
+]
 Text = Annotated[str, BeforeValidator(text_of)]
 
 
@@ -97,6 +136,36 @@ class DataFile(Section):
         from scdrugmap.data.containers import dataset_name
 
         return self.name or dataset_name(self.path)
+
+
+class Adapting(Section):
+    """How one model is fine-tuned, without what all share: steps, batches, and when to stop."""
+
+    targets: str | None = Field(
+        None, description="regular expression of the adapted layers; default: the model's own"
+    )
+    r: int | None = Field(None, ge=1, description="rank of the adapters")
+    alpha: float | None = Field(None, gt=0, description="adapters are scaled by alpha / r")
+    dropout: float | None = Field(None, ge=0, lt=1, description="dropout before the adapters")
+    learning_rate: float | None = Field(None, gt=0, description="highest rate of the network")
+    gradient_checkpointing: bool | None = Field(
+        None, description="compute activations twice to hold fewer of them"
+    )
+
+
+class Override(Section):
+    """What differs for one model."""
+
+    strategies: Strategies | None = Field(
+        None, description="how this model is used; one that it does not offer is an error"
+    )
+    heads: dict[Family, Head] = Field(
+        default_factory=dict, description="what is trained on its embeddings, per family"
+    )
+    tuning: Adapting = Field(
+        default_factory=Adapting,
+        description="how it is fine-tuned; steps and early stopping are the same for all models",
+    )
 
 
 File = Annotated[DataFile, BeforeValidator(_as_file)]
@@ -131,8 +200,37 @@ class BenchmarkConfig(Section):
     models: Names = Field(
         (), description="models and estimators; default: all built-in estimators and randproj"
     )
-    strategies: Annotated[tuple[Literal["frozen"], ...], BeforeValidator(_as_tuple)] = Field(
-        ("frozen",), min_length=1, description="how models are used; estimators have only one way"
+    strategies: Strategies | None = Field(
+        None,
+        description="how models are used: frozen (a head on embeddings), lora, full, or prompt "
+        "(text models); models that do not offer one are left out of it and named; default: "
+        "frozen, and prompt for text models",
+    )
+    tuning: FineTuning = Field(
+        default_factory=FineTuning,
+        description="how lora and full train: the same number of steps and the same rule to stop "
+        "early for every model",
+    )
+    shots: int = Field(
+        0, ge=0, description="cells of each label that prompt shows as examples; 0: none"
+    )
+    overrides: dict[str, Override] = Field(
+        default_factory=dict, description="per model: what differs for it"
+    )
+    controls: Annotated[
+        tuple[Control, ...], BeforeValidator(_as_controls), AfterValidator(_unique)
+    ] = Field(
+        tuple(CONTROLS),  # type: ignore[arg-type]
+        description="what runs beside the models to show what their numbers are worth; true: "
+        "all, false: none",
+    )
+    permutations: int = Field(
+        1, ge=1, le=1000, description="times that labels are dealt out anew over groups"
+    )
+    permuted: Names = Field(
+        ("hvg-logreg",),
+        min_length=1,
+        description="models and estimators that are trained on permuted labels",
     )
     heads: dict[Family, Head] = Field(
         default_factory=dict,
@@ -150,15 +248,21 @@ class BenchmarkConfig(Section):
     )
     min_genes: int | None = Field(None, ge=1, description="fewest known genes to go on with")
 
-    protocols: Names = Field(
+    protocols: Protocols = Field(
         ("pooled-group",),
         min_length=1,
-        description="how cells are divided; the first is the main one",
+        description="how cells are divided; the first is the main one; paper: random cells, with "
+        "the settings of the paper's authors per model",
     )
-    folds: int = Field(5, ge=2, le=1000, description="folds of a protocol")
+    folds: int | None = Field(
+        None, ge=2, le=1000, description="folds of a protocol; default: 5, of paper's 10"
+    )
+    validation: bool = Field(
+        False, description="set groups of the training part aside for thresholds and stopping"
+    )
     split_seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the splits")
     seeds: Annotated[tuple[int, ...], BeforeValidator(_as_tuple), AfterValidator(_unique)] = Field(
-        (0,), min_length=1, description="seeds of training, all on one split"
+        (0, 1, 2), min_length=1, description="seeds of training, all on one split"
     )
     max_cells: int | None = Field(
         None, ge=2, description="most cells of all files together, drawn by group and label"
@@ -167,6 +271,12 @@ class BenchmarkConfig(Section):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the networks")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     token_budget: int | None = Field(None, ge=1, description="most tokens in a batch")
+    allow_network: bool = Field(
+        False, description="cells may be sent to the servers of text models; needs max_cost"
+    )
+    max_cost: float | None = Field(
+        None, gt=0, description="most US dollars that one job of a text model may cost"
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -185,11 +295,21 @@ class BenchmarkConfig(Section):
                 "give one of them another `name`"
             )
         if self.models:
-            for key in ("weights", "settings"):
+            for key in ("weights", "settings", "overrides"):
                 for name in getattr(self, key):
-                    if name not in self.models:
+                    if name not in self.known_names():
                         raise ValueError(f"{key} names {name}, which is not among the models")
         return self
+
+    def known_names(self) -> tuple[str, ...]:
+        """Return the models and estimators that run, controls included."""
+        estimators = [name for control in self.controls for name in CONTROLS[control]]
+        permuted = self.permuted if "permuted" in self.controls else ()
+        return tuple(dict.fromkeys((*self.models, *estimators, *permuted)))
+
+    def n_folds(self, family: Family) -> int:
+        """Return the folds of the protocols of a family."""
+        return self.folds or FOLDS[family]
 
     def resolved(self) -> BenchmarkConfig:
         """Return the same with the default models written out and every name looked up.
@@ -205,17 +325,19 @@ class BenchmarkConfig(Section):
         from scdrugmap.registry import get_registry
 
         registry = get_registry()
-        names = self.models or default_models()
+        heads: dict[Family, Head] = {"sound": "logistic", "paper": "mlp", **self.heads}
+        models = self.models or default_models()
+        resolved = self.model_copy(update={"models": models, "heads": heads})
+        names = resolved.known_names()
         for name in names:
             if name not in registry.estimators:
-                registry.model(name)
+                registry.provided("model", name)
         for protocol in self.protocols:
             get_protocol(protocol)
-        for key in (*self.weights, *self.settings):
+        for key in (*self.weights, *self.settings, *self.overrides):
             if key not in names:
                 raise UsageError(f"{key} has weights or options, but is not among the models")
-        heads: dict[Family, Head] = {"sound": "logistic", "paper": "mlp", **self.heads}
-        return self.model_copy(update={"models": names, "heads": heads})
+        return resolved
 
     def identity(self) -> str:
         """Return the hash of all that decides numbers, wherever the files lie."""
@@ -280,7 +402,7 @@ def read_config(path: Path) -> BenchmarkConfig:
         raise UsageError(
             f"{path} holds no keys", hint="it needs at least `data` and `label`; see the tutorial"
         )
-    return _validated(_plain(raw, [0]), folder=path.parent, raw=raw, where=str(path))
+    return _validated(plain(raw, [0]), folder=path.parent, raw=raw, where=str(path))
 
 
 def make_config(values: Mapping[str, Any]) -> BenchmarkConfig:
@@ -311,7 +433,7 @@ def _validated(values: dict[str, Any], *, folder: Path, raw: Any, where: str) ->
     try:
         config = BenchmarkConfig.model_validate(values)
     except ValidationError as err:
-        raise _explain(err, raw, where) from err
+        raise explain(err, BenchmarkConfig, raw, where) from err
     base = folder.resolve()
     data = tuple(
         item.model_copy(update={"path": _join(base, str(item.path))}) for item in config.data
@@ -326,69 +448,3 @@ def _validated(values: dict[str, Any], *, folder: Path, raw: Any, where: str) ->
 def _join(base: Path, path: str) -> Path:
     """Return a path below `base` without dots; a link keeps its name, which names the dataset."""
     return Path(os.path.normpath(base / Path(path).expanduser()))
-
-
-def _explain(err: ValidationError, raw: Any, where: str) -> UsageError:
-    """Turn the first complaint into one line with its place and a remedy."""
-    first = min(err.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
-    line = _line(raw, list(first["loc"]))
-    place = f"{where}, line {line}: " if line else (f"{where}: " if where else "")
-    more = f" (and {err.error_count() - 1} more)" if err.error_count() > 1 else ""
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if first["type"] == "extra_forbidden":
-        known = _fields(first["loc"])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return UsageError(
-            f"{place}there is no key {key!r}{more}", hint=f"{hint}there are: {', '.join(known)}"
-        )
-    if first["type"] == "missing":
-        field = BenchmarkConfig.model_fields.get(str(first["loc"][0]))
-        described = field.description if field and field.description else ""
-        return UsageError(f"{place}the key {key!r} is missing{more}", hint=f"{key}: {described}")
-    name = str(first["loc"][0]) if first["loc"] else ""
-    field = BenchmarkConfig.model_fields.get(name)
-    value = repr(first["input"])
-    value = f" = {value}" if len(value) <= _LONGEST_VALUE else ""
-    subject = f"{key}{value}: " if key else ""
-    hint = f"{name}: {field.description}" if field and field.description else ""
-    return UsageError(f"{place}{subject}{message}{more}", hint=hint)
-
-
-def _fields(location: tuple[int | str, ...]) -> list[str]:
-    nested = len(location) > 1 and location[0] == "data"
-    return list((DataFile if nested else BenchmarkConfig).model_fields)
-
-
-def _line(raw: Any, location: list[Any]) -> int | None:
-    """Return the line (from 1) of the deepest part of a location that the file has."""
-    line, node = None, raw
-    for part in location:
-        try:
-            if isinstance(node, Mapping) and part in node:
-                line = node.lc.key(part)[0] + 1  # type: ignore[attr-defined]
-            elif isinstance(node, list) and isinstance(part, int):
-                line = node.lc.item(part)[0] + 1  # type: ignore[attr-defined]
-            else:
-                break
-            node = node[part]
-        except (AttributeError, KeyError, IndexError):
-            break
-    return line
-
-
-def _plain(node: Any, seen: list[int]) -> Any:
-    """Return a tree of plain values; aliases that grow without bound are refused."""
-    seen[0] += 1
-    if seen[0] > _MOST_NODES:
-        raise UsageError(f"the configuration holds more than {_MOST_NODES:,} values")
-    if isinstance(node, Mapping):
-        return {_plain(key, seen): _plain(value, seen) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(item, seen) for item in node]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node

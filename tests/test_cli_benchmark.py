@@ -24,7 +24,8 @@ def cohort(tmp_path: Path) -> Path:
 def flags(path: Path, *more: str) -> list[str]:
     return [
         *("--data", str(path), "--label", "response", "--group", "patient", "--folds", "2"),
-        *("--models", "constant,randproj", "--draws", "10"),
+        *("--models", "constant,randproj", "--draws", "10", "--seeds", "0"),
+        *("--controls", "none"),
         *more,
     ]
 
@@ -43,7 +44,7 @@ def test_a_file_runs_a_benchmark_and_flags_win(
 ) -> None:
     (tmp_path / "bench.yaml").write_text(
         "data: cohort.h5ad\nlabel: response\ngroup: patient\nmodels: [constant, randproj]\n"
-        "folds: 3\ndraws: 10\n"
+        "folds: 3\ndraws: 10\nseeds: 0\ncontrols: false\n"
     )
     result = cli(
         *("benchmark", tmp_path / "bench.yaml", "--folds", 2, "--models", "constant"),

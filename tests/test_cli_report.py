@@ -24,6 +24,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "label": "response",
             "group": "patient",
             "models": ("constant", "technical"),
+            "controls": False,
+            "seeds": 0,
             "folds": 2,
             "draws": 10,
         }

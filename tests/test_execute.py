@@ -48,6 +48,8 @@ def config_of(path: Path, **fields: Any) -> BenchmarkConfig:
         "protocols": ("pooled-group", "paper-pooled"),
         "folds": 2,
         "draws": 20,
+        "controls": False,
+        "seeds": (0,),
     }
     return make_config({**values, **fields})
 

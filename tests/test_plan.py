@@ -13,7 +13,8 @@ from scdrugmap.config import BenchmarkConfig, make_config
 from scdrugmap.errors import DataError
 from scdrugmap.evaluation.design import Design
 from scdrugmap.run.cohort import draw_cells, read_cohort
-from scdrugmap.run.plan import describe_plan, make_plan, plan_record, plan_with_costs
+from scdrugmap.run.plan import make_plan, plan_with_costs
+from scdrugmap.run.plan_text import describe_plan, plan_record
 from scdrugmap.testing import synthetic_adata
 
 
@@ -30,6 +31,8 @@ def config_of(path: Path, **fields: Any) -> BenchmarkConfig:
         "label": "response",
         "group": "patient",
         "models": ("constant", "randproj"),
+        "controls": False,
+        "seeds": (0,),
         "folds": 3,
     }
     return make_config({**values, **fields})

@@ -14,6 +14,7 @@ from scdrugmap.cli.options import (
     device_option,
     model_options,
     overwrite_option,
+    parse_pair,
     parse_settings,
     parse_weights,
     quiet_option,
@@ -55,11 +56,42 @@ matrix_options = compose(
         "protocols",
         multiple=True,
         metavar="NAME",
-        help="How cells are divided; repeatable [default: pooled-group].",
+        help="How cells are divided; repeatable; paper: as its authors did, with their settings "
+        "per model [default: pooled-group].",
     ),
-    click.option("--folds", type=int, help="Folds of a protocol [default: 5]."),
+    click.option("--folds", type=int, help="Folds of a protocol [default: 5; of paper 10]."),
+    click.option(
+        "--validation", is_flag=True, help="Set groups aside for thresholds and early stopping."
+    ),
+    click.option(
+        "--strategy",
+        "strategies",
+        metavar="A[,B]",
+        help="How models are used: frozen, lora, full, prompt [default: frozen; prompt for text "
+        "models].",
+    ),
+    click.option(
+        "--tune",
+        "tuning",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Setting of lora and full, for all models: epochs, max_steps, patience, "
+        "learning_rate, r, ...; repeatable.",
+    ),
+    click.option("--shots", type=click.IntRange(min=0), help="Examples per label of prompt."),
+    click.option(
+        "--controls",
+        metavar="A[,B]|all|none",
+        help="What runs beside the models: constant, technical, pseudobulk, untrained, permuted "
+        "[default: all].",
+    ),
+    click.option(
+        "--permutations", type=click.IntRange(min=1), help="Permutations of labels [default: 1]."
+    ),
     click.option("--split-seed", type=int, help="Seed of the splits [default: 0]."),
-    click.option("--seeds", metavar="0[,1]", help="Seeds of training, on one split [default: 0]."),
+    click.option(
+        "--seeds", metavar="0[,1]", help="Seeds of training, on one split [default: 0,1,2]."
+    ),
     click.option(
         "--head",
         type=click.Choice(["logistic", "mlp"]),
@@ -74,6 +106,10 @@ matrix_options = compose(
         "--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the networks."
     ),
     click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens in a batch."),
+    click.option(
+        "--allow-network", is_flag=True, help="Cells may be sent to the servers of text models."
+    ),
+    click.option("--max-cost", type=float, help="Most US dollars for one job of a text model."),
 )
 """What a benchmark is made of: become a configuration through :func:`configure`."""
 
@@ -93,8 +129,9 @@ def configure(path: Path | None, given: dict[str, Any]) -> BenchmarkConfig:
     UsageError
         Neither file nor ``--data`` and ``--label``; a value that cannot be.
     """
-    from scdrugmap.config import default_models, make_config, read_config
+    from scdrugmap.config import CONTROLS, default_models, make_config, read_config
     from scdrugmap.registry import get_registry
+    from scdrugmap.specs import ModelSpec
 
     start: dict[str, Any] = {}
     if path is not None:
@@ -105,8 +142,9 @@ def configure(path: Path | None, given: dict[str, Any]) -> BenchmarkConfig:
             hint="as in: scdrugmap benchmark --data cohort.h5ad --label response --group patient "
             "-o runs/first",
         )
-    for name in ("sensitive", "resistant", "drop", "models"):
+    for name in ("sensitive", "resistant", "drop", "models", "strategies"):
         given[name] = split_list(given[name])
+    controls, tuning = split_list(given.pop("controls")), given.pop("tuning")
     seeds, head = given.pop("seeds"), given.pop("head")
     weights, settings = given.pop("weights"), given.pop("settings")
     flags = {name: value for name, value in given.items() if value not in (None, (), False)}
@@ -114,8 +152,17 @@ def configure(path: Path | None, given: dict[str, Any]) -> BenchmarkConfig:
         flags["seeds"] = tuple(_whole(text) for text in split_list(seeds))
     if head:
         flags["heads"] = {"sound": head, "paper": head}
+    if controls:
+        flags["controls"] = {("all",): True, ("none",): False}.get(controls, controls)
+    if tuning:
+        flags["tuning"] = {
+            **start.get("tuning", {}),
+            **dict(parse_pair(text, "--tune") for text in tuning),
+        }
+    models = get_registry().models
     names = flags.get("models") or start.get("models") or default_models()
-    embedders = tuple(name for name in names if name in get_registry().models)
+    embedders = tuple(name for name in names if isinstance(models.get(name), ModelSpec))
+    names = tuple(dict.fromkeys((*names, *(name for one in CONTROLS.values() for name in one))))
     if weights:
         flags["weights"] = parse_weights(weights, embedders)
     if settings:
@@ -176,7 +223,8 @@ def command(
     """
     chosen = configure(config, given)
     if dry_run:
-        from scdrugmap.run.plan import describe_plan, plan_with_costs
+        from scdrugmap.run.plan import plan_with_costs
+        from scdrugmap.run.plan_text import describe_plan
 
         for line in describe_plan(plan_with_costs(chosen)):
             click.echo(line)

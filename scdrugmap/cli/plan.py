@@ -24,7 +24,8 @@ def command(config: Path | None, as_json: bool, **given: Any) -> None:
     The cells are read and divided, so that refused protocols show; each model embeds a few cells,
     so that hours are measured and not guessed.
     """
-    from scdrugmap.run.plan import describe_plan, plan_record, plan_with_costs
+    from scdrugmap.run.plan import plan_with_costs
+    from scdrugmap.run.plan_text import describe_plan, plan_record
 
     made = plan_with_costs(configure(config, given))
     if as_json:

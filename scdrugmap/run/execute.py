@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import pandas as pd
 from scdrugmap.errors import DataError, ResourceError, UsageError
 from scdrugmap.files import hash_json
 from scdrugmap.progress import Progress, say
+from scdrugmap.run.embeddings import remove_embeddings
 from scdrugmap.run.jobs import Bench, Outcome, Task, run_in_process, start_worker
 from scdrugmap.run.journal import STORE_FOLDER, RunFolder, open_folder
 from scdrugmap.run.models import prepare_models
@@ -37,6 +38,7 @@ from scdrugmap.run.record import (
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
     from scdrugmap.evaluation.splits import Split
+    from scdrugmap.run.entries import Entry
     from scdrugmap.run.store import Store
 
 METRICS_FILE, REPORT_FILE = "metrics.tsv", "report.html"
@@ -119,9 +121,10 @@ def run_benchmark(
         store = _store(folder, quiet=quiet)
         bench = Bench(config, store)
         try:
-            models = prepare_models(plan, bench, folder, quiet=quiet)
+            models, embeddings = prepare_models(plan, bench, folder, quiet=quiet)
             keys = job_keys(plan, models)
-            notices = _run_jobs(plan, keys, bench, folder, n_workers, quiet=quiet)
+            tasks = _tasks(plan, keys, embeddings, bench, folder)
+            notices = _run_jobs(plan, keys, tasks, bench, folder, n_workers, quiet=quiet)
             from scdrugmap.run.cellmap import cell_map, map_method
 
             mapped = cell_map(plan.cohort, bench.files, folder.jobs)
@@ -136,11 +139,12 @@ def run_benchmark(
             datasets=plan.cohort.datasets,
             models=tuple(models),
             protocols=tuple(_protocols(plan)),
-            notices=(*plan.cohort.notices, *notices, *said),
+            notices=(*plan.cohort.notices, *plan.notices, *notices, *said),
             cell_map=method,
             **_provenance(config, began),
         )
         _write_results(folder, metrics, mapped, record)
+        remove_embeddings(folder.jobs)
         folder.note("finished")
     say(f"Results and report: {folder.path / REPORT_FILE}", quiet=quiet)
     return Run(folder.path, record, metrics)
@@ -151,10 +155,10 @@ def job_keys(plan: Plan, models: list[ModelRecord]) -> dict[Job, str]:
     from scdrugmap import __version__
     from scdrugmap.run.provenance import versions
 
-    identities = {model.name: model.identity for model in models}
+    identities = {entry: model.identity for entry, model in zip(plan.entries, models, strict=True)}
     config = plan.config
     shared = {
-        "format": 1,
+        "format": 2,
         "scdrugmap": __version__,
         "versions": dict(versions()),
         "content": plan.cohort.content,
@@ -165,10 +169,14 @@ def job_keys(plan: Plan, models: list[ModelRecord]) -> dict[Job, str]:
         job: hash_json(
             {
                 **shared,
-                "split": plan.splits[job.protocol].split_id,
-                "model": identities[job.model],
+                "split": plan.split_of(job).split_id,
+                "name": job.model,
+                "model": identities[job.entry],
                 "strategy": job.strategy,
                 "head": job.head,
+                "tuning": None if job.tuning is None else job.tuning.model_dump(mode="json"),
+                "shots": job.shots,
+                "sample": config.sample or config.group,
                 "fold": job.fold,
                 "seed": job.seed,
             }
@@ -181,7 +189,7 @@ def _tell(plan: Plan, *, quiet: bool) -> None:
     n_cells = len(plan.cohort.design.frame)
     say(f"{n_cells:,} labelled cells, {len(plan.jobs)} jobs", quiet=quiet)
     of_files = [text for dataset in plan.cohort.datasets for text in dataset.notices]
-    for text in (*of_files, *plan.cohort.notices):
+    for text in (*of_files, *plan.cohort.notices, *plan.notices):
         say(f"Note: {text}", quiet=quiet)
     for refusal in plan.refusals:
         say(f"REFUSED {refusal.protocol}: {refusal.error.message}", quiet=quiet)
@@ -203,11 +211,18 @@ def _write_splits(plan: Plan, folder: RunFolder) -> None:
     from scdrugmap.evaluation.tables import write_splits
 
     for name, split in plan.splits.items():
-        write_splits(split.table, _splits_path(folder, name))
+        write_splits(split.table, _table_path(folder, "splits", name))
+    for (name, number), split in plan.permuted.items():
+        write_splits(split.table, _table_path(folder, "splits", name, number))
 
 
-def _splits_path(folder: RunFolder, protocol: str) -> Path:
-    return folder.path / f"splits-{protocol}.tsv.gz"
+def _table_path(
+    folder: RunFolder, table: str, protocol: str, permutation: int | None = None
+) -> Path:
+    """Return where a table is; those of permuted labels are kept apart from results."""
+    if permutation is None:
+        return folder.path / f"{table}-{protocol}.tsv.gz"
+    return folder.controls / f"{table}-{protocol}-permuted-{permutation}.tsv.gz"
 
 
 def _store(folder: RunFolder, *, quiet: bool) -> Store:
@@ -218,9 +233,32 @@ def _store(folder: RunFolder, *, quiet: bool) -> Store:
     return store if store.writable else Store(folder.path / STORE_FOLDER, quiet=quiet)
 
 
+def _tasks(
+    plan: Plan,
+    keys: dict[Job, str],
+    embeddings: dict[Entry, Path],
+    bench: Bench,
+    folder: RunFolder,
+) -> list[Task]:
+    """Return the jobs that are not finished, and where everything is."""
+    return [
+        Task(
+            job=job,
+            config=plan.config,
+            splits=_table_path(folder, "splits", job.protocol, job.permutation),
+            part=folder.part(keys[job]),
+            embeddings=embeddings.get(job.entry),
+            store=bench.store.root,
+        )
+        for job in plan.jobs
+        if folder.finished(keys[job]) is None
+    ]
+
+
 def _run_jobs(
     plan: Plan,
     keys: dict[Job, str],
+    tasks: list[Task],
     bench: Bench,
     folder: RunFolder,
     n_workers: int,
@@ -234,17 +272,6 @@ def _run_jobs(
     DataError
         No job could be done.
     """
-    tasks = [
-        Task(
-            job=job,
-            config=plan.config,
-            splits=_splits_path(folder, job.protocol),
-            part=folder.part(keys[job]),
-            store=bench.store.root,
-        )
-        for job in plan.jobs
-        if folder.finished(keys[job]) is None
-    ]
     n_done = len(plan.jobs) - len(tasks)
     if n_done:
         say(f"{n_done} of {len(plan.jobs)} jobs are finished already", quiet=quiet)
@@ -322,19 +349,24 @@ def _outcomes(
 def _evaluate(
     plan: Plan, keys: dict[Job, str], folder: RunFolder, *, quiet: bool
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Join the finished jobs to predictions, and score them."""
+    """Join the finished jobs to predictions, and score them on the labels they were trained on."""
     from scdrugmap.evaluation.evaluate import evaluate
     from scdrugmap.evaluation.tables import write_predictions
 
     tables, notices = [], []
-    with Progress("evaluate", len(plan.splits), "protocols", quiet=quiet) as progress:
-        for protocol, split in plan.splits.items():
-            found = [folder.finished(keys[job]) for job in plan.jobs if job.protocol == protocol]
+    of_split: dict[tuple[str, int | None], list[Job]] = {}
+    for job in plan.jobs:
+        of_split.setdefault((job.protocol, job.permutation), []).append(job)
+    with Progress("evaluate", len(of_split), "splits", quiet=quiet) as progress:
+        for (protocol, permutation), jobs in of_split.items():
+            found = [folder.finished(keys[job]) for job in jobs]
             parts = [part for part in found if part is not None]
             if parts:
                 predictions = _in_order(pd.concat(parts, ignore_index=True))
-                write_predictions(predictions, folder.path / f"predictions-{protocol}.tsv.gz")
-                scored = evaluate(predictions, split.table, draws=plan.config.draws)
+                path = _table_path(folder, "predictions", protocol, permutation)
+                write_predictions(predictions, path)
+                splits = plan.split_of(jobs[0]).table
+                scored = evaluate(predictions, splits, draws=plan.config.draws)
                 notices += [f"{protocol}: {text}" for text in scored.attrs["notices"]]
                 tables.append(scored)
             progress.advance(1)
@@ -365,14 +397,46 @@ def _protocols(plan: Plan) -> Iterator[ProtocolRecord]:
             yield ProtocolRecord(**about, status="refused", reason=error.message, hint=error.hint)
             continue
         split = plan.splits[name]
+        jobs = [job for job in plan.jobs if job.protocol == name]
+        permuted = [made for (of, _), made in sorted(plan.permuted.items()) if of == name]
         yield ProtocolRecord(
             **about,
             status="evaluated",
             split_id=split.split_id,
             n_folds=int(split.table["fold"].nunique()),
-            heads={job.model: job.head for job in plan.jobs if job.protocol == name and job.head},
+            heads={job.model: job.head for job in jobs if job.head},
+            permuted=tuple(made.split_id for made in permuted),
+            tuning=_tuning(jobs),
+            deviations=_deviations(plan, jobs) if protocol.family == "paper" else (),
             notices=_own_notices(plan, split),
         )
+
+
+def _tuning(jobs: Sequence[Job]) -> dict[str, tuple[dict[str, Any], ...]]:
+    """Return the settings of fine-tuning by model and strategy, one per fold."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for job in jobs:
+        if job.tuning is not None:
+            of_folds = found.setdefault(f"{job.model} {job.strategy}", {})
+            of_folds[job.fold] = job.tuning.model_dump(mode="json")
+    return {name: tuple(folds[fold] for fold in sorted(folds)) for name, folds in found.items()}
+
+
+def _deviations(plan: Plan, jobs: Sequence[Job]) -> tuple[str, ...]:
+    """Say where the jobs of a protocol of the paper depart from what its authors did."""
+    from scdrugmap.run import paper
+
+    rows = {
+        (job.entry.model, job.strategy): job.head
+        for job in jobs
+        if not job.entry.control and job.head
+    }
+    return paper.deviations(
+        rows,
+        folds=len({job.fold for job in jobs}),
+        seeds=plan.config.seeds,
+        head=next(iter(rows.values()), paper.HEAD),
+    )
 
 
 def _provenance(config: BenchmarkConfig, began: datetime) -> dict[str, Any]:

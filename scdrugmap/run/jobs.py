@@ -17,13 +17,18 @@ import numpy as np
 import pandas as pd
 
 from scdrugmap.errors import DataError
+from scdrugmap.run.plan import Job
+from scdrugmap.train.settings import FINE_TUNING
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
     from scdrugmap.data.cells import Cells
     from scdrugmap.model.load import LoadedModel
-    from scdrugmap.run.plan import Job
+    from scdrugmap.run.embeddings import CellRows, MappedEmbeddings
+    from scdrugmap.run.entries import Entry
     from scdrugmap.run.store import Store
+    from scdrugmap.text.load import LoadedText
+    from scdrugmap.train.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Task:
         Manifest of the job's protocol.
     part : Path
         Where the predictions go.
+    embeddings : Path or None
+        Embeddings of the job's network, for jobs that read them.
     store : Path or None
         Folder of the embeddings; None: there is no cache.
     """
@@ -46,6 +53,7 @@ class Task:
     config: BenchmarkConfig
     splits: Path
     part: Path
+    embeddings: Path | None
     store: Path | None
 
 
@@ -58,7 +66,7 @@ class Outcome:
 
 
 class Bench:
-    """What the jobs of one process share: open files, manifests and loaded models."""
+    """What the jobs of one process share: open files, manifests, models and their embeddings."""
 
     def __init__(self, config: BenchmarkConfig, store: Store) -> None:
         from scdrugmap.run.cohort import open_sources
@@ -70,19 +78,40 @@ class Bench:
             cells.fingerprints()  # parts of these cells take theirs from here
         self._sources: dict[str, list[Cells]] = {}
         self._splits: dict[Path, pd.DataFrame] = {}
-        self._models: dict[str, LoadedModel] = {}
+        self._models: dict[tuple[str, int | None], LoadedModel] = {}
+        self._texts: dict[tuple[str, int | None], LoadedText] = {}
+        self._rows: dict[Path, CellRows] = {}
+        self._embeddings: dict[Path, MappedEmbeddings] = {}
 
     def close(self) -> None:
         """Close the files."""
         self._stack.close()
 
-    def model(self, name: str) -> LoadedModel:
-        """Return a model, loaded once."""
+    def model(self, entry: Entry) -> LoadedModel:
+        """Return the model of an entry, loaded once."""
         from scdrugmap.run.models import load
 
-        if name not in self._models:
-            self._models[name] = load(self.config, name)
-        return self._models[name]
+        if entry.network not in self._models:
+            self._models[entry.network] = load(self.config, *entry.network)
+        return self._models[entry.network]
+
+    def text(self, entry: Entry) -> LoadedText:
+        """Return the text model of an entry, loaded once."""
+        from scdrugmap.run.models import load_text
+
+        if entry.network not in self._texts:
+            self._texts[entry.network] = load_text(self, entry)
+        return self._texts[entry.network]
+
+    def embeddings(self, path: Path) -> MappedEmbeddings:
+        """Return the embeddings of a network, mapped into memory once."""
+        from scdrugmap.run.embeddings import CellRows, MappedEmbeddings
+
+        if path not in self._embeddings:
+            if path.parent not in self._rows:
+                self._rows[path.parent] = CellRows.read(path.parent)
+            self._embeddings[path] = MappedEmbeddings(path, self._rows[path.parent])
+        return self._embeddings[path]
 
     def sources(self, splits: pd.DataFrame) -> list[Cells]:
         """Return the cells of each file that a manifest knows, opened once per manifest."""
@@ -101,59 +130,106 @@ class Bench:
             self._splits[task.splits] = read_splits(task.splits)
         with one_thread():
             try:
-                predictions, notices = self._predict(task.job, self._splits[task.splits])
+                predictions, notices = self._predict(task, self._splits[task.splits])
             except DataError as err:
                 return Outcome(failure=err.message)
         write_predictions(predictions, task.part)
         return Outcome(notices)
 
-    def _predict(self, job: Job, splits: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    def _predict(self, task: Task, splits: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
         from scdrugmap.train.predict import predict_cells
-        from scdrugmap.train.train import train_predictor
 
-        config, sources = self.config, self.sources(splits)
-        how: dict[str, Any] = {
-            "store": self.store,
-            "device": config.device,
-            "token_budget": config.token_budget,
-            "min_genes": config.min_genes,
-            "quiet": True,
-        }
-        loaded = self.model(job.model) if job.kind == "model" else None
-        predictor = train_predictor(
-            sources,
-            splits,
-            fold=job.fold,
-            seed=job.seed,
-            estimator=job.model if job.kind == "estimator" else None,
-            model=loaded,
-            strategy="frozen" if loaded is None else job.strategy,
-            head=job.head,
-            settings=config.settings.get(job.model, {}) if loaded is None else None,
-            precision=config.precision,
-            sample=config.sample or config.group if loaded is not None else None,
-            **how,
-        )
+        job, sources = task.job, self.sources(splits)
+        predictor = self._train(task, sources, splits)
         test = splits[(splits["fold"] == job.fold) & (splits["role"] == "test")]
         parts = []
         for cells in sources:
-            # The finished parts of an embedding are those of all cells; estimators have none.
-            part = cells if loaded is not None else cells_of(cells, test)
+            part = cells_of(cells, test)
             if part.n_cells:
-                rows = predict_cells(predictor, part, splits=splits, model=loaded, **how).cells
-                parts.append(rows[rows["role"].isin(["test", "train"]) & _is_test(rows, test)])
-        return pd.concat(parts, ignore_index=True), predictor.info.notices
+                parts.append(predict_cells(predictor, part, splits=splits, quiet=True).cells)
+        rows = pd.concat(parts, ignore_index=True)
+        return rows.assign(model=job.model, seed=job.seed), predictor.info.notices
+
+    def _train(self, task: Task, sources: list[Cells], splits: pd.DataFrame) -> Predictor:
+        """Train the predictor of a job; it is ready to predict with what it was trained with."""
+        from scdrugmap.train.train import train_predictor
+
+        job, config = task.job, self.config
+        how: dict[str, Any] = {"fold": job.fold, "seed": job.seed, "quiet": True}
+        if job.kind == "estimator":
+            settings = config.settings.get(job.entry.model, {})
+            return train_predictor(
+                sources, splits, estimator=job.entry.model, settings=settings, **how
+            )
+        how |= {
+            "strategy": job.strategy,
+            "device": config.device,
+            "precision": config.precision,
+            "token_budget": config.token_budget,
+            "sample": config.sample or config.group,
+        }
+        if job.kind == "text":
+            predictor = train_predictor(
+                sources, splits, model=self.text(job.entry), shots=job.shots, **how
+            )
+            return self._may_ask(predictor)
+        how |= {"head": job.head, "store": self.store, "min_genes": config.min_genes}
+        if job.strategy in FINE_TUNING:
+            return self._fine_tune(task, sources, splits, how)
+        assert task.embeddings is not None
+        held = self.embeddings(task.embeddings)
+        return train_predictor(sources, splits, model=self.model(job.entry), held=held, **how)
+
+    def _fine_tune(
+        self, task: Task, sources: list[Cells], splits: pd.DataFrame, how: dict[str, Any]
+    ) -> Predictor:
+        """Fine-tune a network; a killed training goes on from its last evaluation."""
+        from scdrugmap.run.store import Store
+        from scdrugmap.train.checkpoint import SUFFIX, Checkpoint
+        from scdrugmap.train.train import train_predictor
+        from scdrugmap.train.tuned import TunedScorer
+
+        checkpoint = Checkpoint(task.part.with_name(task.part.name + SUFFIX), resume=True)
+        predictor = train_predictor(
+            sources,
+            splits,
+            model=self.model(task.job.entry),
+            tuning=task.job.tuning,
+            checkpoint=checkpoint,
+            **how,
+        )
+        checkpoint.remove()
+        scorer = predictor.scorer()
+        if isinstance(scorer, TunedScorer):  # nobody will ask for these embeddings again
+            scorer.embedder.store = Store.disabled()
+        return predictor
+
+    def _may_ask(self, predictor: Predictor) -> Predictor:
+        """Let a text model ask what the configuration allows."""
+        from scdrugmap.text.contract import Asking
+        from scdrugmap.text.scorer import Prompting, PromptScorer
+
+        scorer = predictor.scorer()
+        if isinstance(scorer, PromptScorer):
+            config = self.config
+            asking = Asking(
+                device=config.device,
+                precision=config.precision,
+                token_budget=config.token_budget,
+                store=self.store,
+                allow_network=config.allow_network,
+                yes=True,
+                max_cost=config.max_cost,
+                quiet=True,
+            )
+            scorer.prompting = Prompting(asking, scorer.prompting.facts)
+        return predictor
 
 
 def cells_of(cells: Cells, table: pd.DataFrame) -> Cells:
     """Return the cells of a file that a table names, in file order."""
     own = table.loc[table["dataset"] == cells.name, "cell"]
     return cells.subset(np.flatnonzero(pd.Index(cells.names).isin(pd.Index(own, dtype=object))))
-
-
-def _is_test(rows: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
-    wanted = pd.MultiIndex.from_frame(test[["dataset", "cell"]])
-    return np.asarray(pd.MultiIndex.from_frame(rows[["dataset", "cell"]]).isin(wanted))
 
 
 @contextmanager

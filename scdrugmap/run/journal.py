@@ -5,6 +5,7 @@
     runs/NAME/config.yaml      written first: what this folder is the run of
               jobs/KEY.tsv.gz  predictions of one finished job; KEY is the hash of all that decides it
               history.jsonl    what was done when
+              controls/        splits and predictions of permuted labels
               splits-*.tsv.gz  predictions-*.tsv.gz  metrics.tsv  cellmap.tsv.gz  run.json  report.html
 """
 
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
 
 CONFIG_FILE, HISTORY_FILE, LOCK_FILE, JOBS_FOLDER = "config.yaml", "history.jsonl", ".lock", "jobs"
-STORE_FOLDER = "store"
+STORE_FOLDER, CONTROLS_FOLDER = "store", "controls"
 _OURS = (
     CONFIG_FILE,
     HISTORY_FILE,
     JOBS_FOLDER,
     STORE_FOLDER,
+    CONTROLS_FOLDER,
     CELL_MAP_FILE,
     RUN_FILE,
     "metrics.tsv",
@@ -54,6 +56,11 @@ class RunFolder:
     def jobs(self) -> Path:
         """Folder of the finished jobs."""
         return self.path / JOBS_FOLDER
+
+    @property
+    def controls(self) -> Path:
+        """Folder of the splits and predictions of permuted labels."""
+        return self.path / CONTROLS_FOLDER
 
     def part(self, key: str) -> Path:
         """Return where the predictions of a job are, once it is finished."""
@@ -110,7 +117,8 @@ def open_folder(path: Path, config: BenchmarkConfig, *, overwrite: bool) -> Iter
     if others and not known:
         raise UsageError(f"{path} holds other things than a run", hint="name a new folder with -o")
     try:
-        (path / JOBS_FOLDER).mkdir(parents=True, exist_ok=True)
+        for name in (JOBS_FOLDER, CONTROLS_FOLDER):
+            (path / name).mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK_FILE)
         lock.acquire(timeout=0)
     except Timeout as err:
@@ -153,4 +161,5 @@ def _clear(path: Path) -> None:
     for pattern in _OURS_PATTERNS:
         for item in path.glob(pattern):
             remove(item)
-    (path / JOBS_FOLDER).mkdir(exist_ok=True)
+    for name in (JOBS_FOLDER, CONTROLS_FOLDER):
+        (path / name).mkdir(exist_ok=True)

@@ -6,20 +6,28 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from scdrugmap.errors import DataError
+import numpy as np
+
+from scdrugmap.errors import DataError, UsageError
 from scdrugmap.progress import say
 from scdrugmap.run.record import CoverageRecord, ModelRecord
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from scdrugmap.config import BenchmarkConfig
+    from scdrugmap.model.job import EmbeddingJob
     from scdrugmap.model.load import LoadedModel
+    from scdrugmap.run.embeddings import CellRows, MappedEmbeddings
+    from scdrugmap.run.entries import Entry
     from scdrugmap.run.jobs import Bench
     from scdrugmap.run.journal import RunFolder
     from scdrugmap.run.plan import Plan
     from scdrugmap.specs import EstimatorSpec, Options
+    from scdrugmap.text.load import LoadedText
 
 
-def load(config: BenchmarkConfig, name: str) -> LoadedModel:
+def load(config: BenchmarkConfig, name: str, randomize: int | None) -> LoadedModel:
     """Load a model with the weights and options of a benchmark.
 
     The seeds of a benchmark are seeds of training; a model that draws anything draws with seed 0.
@@ -32,70 +40,153 @@ def load(config: BenchmarkConfig, name: str) -> LoadedModel:
         spec,
         settings=config.settings.get(name, {}),
         weights=config.weights.get(name) if spec.needs_weights else None,
-        randomize=config.randomize if spec.needs_weights else None,
+        randomize=randomize if spec.needs_weights else None,
         seed=0,
     )
 
 
+def load_text(bench: Bench, entry: Entry) -> LoadedText:
+    """Load a text model; one that also embeds is loaded once for both.
+
+    Raises
+    ------
+    UsageError
+        It asks a server, and the configuration names no limit of the costs.
+    """
+    from scdrugmap.registry import get_registry
+    from scdrugmap.specs import ModelSpec
+    from scdrugmap.text.load import LoadedText, load_text_model
+
+    config = bench.config
+    if isinstance(get_registry().provided("model", entry.model).spec, ModelSpec):
+        return LoadedText.of(bench.model(entry))
+    loaded = load_text_model(entry.model, settings=config.settings.get(entry.model, {}))
+    if loaded.remote and config.allow_network and config.max_cost is None:
+        raise UsageError(
+            f"{entry.model} asks a server, and nothing limits what that costs",
+            hint="give max_cost (--max-cost), the most US dollars that one job may cost",
+        )
+    return loaded
+
+
 def prepare_models(
     plan: Plan, bench: Bench, folder: RunFolder, *, quiet: bool
-) -> list[ModelRecord]:
-    """Check every estimator and model before anything is trained, and embed all cells once."""
-    from scdrugmap.registry import get_registry
+) -> tuple[list[ModelRecord], dict[Entry, Path]]:
+    """Check every estimator and model before anything is trained, and embed all cells once.
 
-    estimators = get_registry().estimators
-    records: dict[str, ModelRecord] = {}
-    config = plan.config
-    for name in config.models:
-        if name in estimators:
-            records[name] = record_estimator(*estimator_options(config, name))
-        else:
-            for text in bench.model(name).weights.notices:
-                say(f"Note: {name}: {text}", quiet=quiet)
-    for name in config.models:
-        if name not in records:
+    Returns
+    -------
+    records : list of ModelRecord
+        One per entry.
+    embeddings : dict of Entry to Path
+        Where the embeddings of entries that read some are.
+    """
+    from scdrugmap.run.embeddings import CellRows
+
+    told: set[tuple[str, int | None]] = set()
+    texts: dict[Entry, ModelRecord] = {}
+    for entry in plan.entries:
+        if entry.kind == "estimator":
+            estimator_options(plan.config, entry.model)
+        elif entry.kind == "text":
+            texts[entry] = record_text(entry, bench.text(entry))
+        elif entry.network not in told:
+            told.add(entry.network)
+            for text in bench.model(entry).weights.notices:
+                say(f"Note: {entry.name}: {text}", quiet=quiet)
+    rows = CellRows(plan.cohort.design.frame)
+    CellRows.write(plan.cohort.design.frame, folder.jobs)
+    records: list[ModelRecord] = []
+    embeddings: dict[Entry, Path] = {}
+    coverage: dict[tuple[str, int | None], list[CoverageRecord]] = {}
+    for entry in plan.entries:
+        if entry.kind == "estimator":
+            records.append(record_estimator(entry, *estimator_options(plan.config, entry.model)))
+            continue
+        if entry.kind == "text":
+            records.append(texts[entry])
+            continue
+        jobs = _embedding_jobs(plan, bench, entry, quiet=quiet)
+        if entry.strategy == "frozen":
             began = time.monotonic()
-            coverage = _embed(plan, bench, name, quiet=quiet)
-            records[name] = record_model(bench.model(name), config.strategies[0], coverage)
-            folder.note("embedded", model=name, seconds=round(time.monotonic() - began, 1))
-    return [records[name] for name in config.models]
+            embeddings[entry] = _embed(plan, bench, entry, jobs, folder, rows)
+            seconds = round(time.monotonic() - began, 1)
+            folder.note("embedded", model=entry.name, seconds=seconds)
+        if entry.network not in coverage:
+            held = bench.embeddings(embeddings[entry]) if entry in embeddings else None
+            coverage[entry.network] = [_coverage(job, held) for job in jobs]
+        records.append(record_model(entry, bench.model(entry), coverage[entry.network]))
+    return records, embeddings
 
 
-def _embed(plan: Plan, bench: Bench, name: str, *, quiet: bool) -> list[CoverageRecord]:
-    """Embed the cells of every manifest; those that several share are found in the store."""
-    from scdrugmap.model.embed import embed_cells
+def _embedding_jobs(plan: Plan, bench: Bench, entry: Entry, *, quiet: bool) -> list[EmbeddingJob]:
+    """Bind a model to every file; its cells are those that take part."""
+    from scdrugmap.model.job import EmbeddingJob
     from scdrugmap.run.jobs import cells_of
 
-    config, loaded = plan.config, bench.model(name)
-    coverage = []
+    config, loaded = plan.config, bench.model(entry)
+    jobs = []
     for cells in bench.files:
         if cells.matrix.values not in loaded.spec.accepts:
             raise DataError(
-                f"{cells.where} holds {cells.matrix.values} in {cells.matrix.location}; {name} "
-                f"accepts {' or '.join(sorted(loaded.spec.accepts))} only",
-                hint=f"name the layer with raw counts with --layer, or leave {name} out",
+                f"{cells.where} holds {cells.matrix.values} in {cells.matrix.location}; "
+                f"{entry.model} accepts {' or '.join(sorted(loaded.spec.accepts))} only",
+                hint=f"name the layer with raw counts with --layer, or leave {entry.model} out",
             )
-        made = embed_cells(
-            cells_of(cells, plan.cohort.design.frame),
-            loaded,
-            store=bench.store,
-            device=config.device,
-            precision=config.precision,
-            token_budget=config.token_budget,
-            sample=config.sample or config.group,
-            min_genes=config.min_genes,
-            quiet=quiet,
-        )
-        assert made.coverage is not None
-        coverage.append(
-            CoverageRecord(
-                dataset=cells.name,
-                n_known=made.coverage.n_matched,
-                n_genes=made.coverage.n_genes,
-                n_unusable=int((made.status != "").sum()),
+        part = cells_of(cells, plan.cohort.design.frame)
+        if part.n_cells:
+            jobs.append(
+                EmbeddingJob(
+                    part,
+                    loaded,
+                    store=bench.store,
+                    device=config.device,
+                    precision=config.precision,
+                    token_budget=config.token_budget,
+                    sample=config.sample or config.group,
+                    min_genes=config.min_genes,
+                    quiet=quiet,
+                )
             )
-        )
-    return coverage
+    return jobs
+
+
+def _embed(
+    plan: Plan,
+    bench: Bench,
+    entry: Entry,
+    jobs: list[EmbeddingJob],
+    folder: RunFolder,
+    rows: CellRows,
+) -> Path:
+    """Embed all cells into one file, unless a run that was stopped did so already."""
+    from scdrugmap.files import hash_json
+    from scdrugmap.run.embeddings import path_of, write_embeddings
+
+    loaded, config = bench.model(entry), plan.config
+    what = {
+        "model": loaded.identity(),
+        "precision": jobs[0].precision,
+        "sample": config.sample or config.group,
+        "content": plan.cohort.content,
+    }
+    path = path_of(folder.jobs, hash_json(what))
+    if not path.is_file():
+        write_embeddings(path, jobs, rows, loaded.model.traits.dim)
+    return path
+
+
+def _coverage(job: EmbeddingJob, held: MappedEmbeddings | None) -> CoverageRecord:
+    unusable = 0
+    if held is not None:
+        _, status = held.of(job.cells, np.arange(job.cells.n_cells))
+        unusable = int((status != "").sum())
+    return CoverageRecord(
+        dataset=job.cells.name,
+        n_known=job.coverage.n_matched,
+        n_genes=job.coverage.n_genes,
+        n_unusable=unusable,
+    )
 
 
 def estimator_options(config: BenchmarkConfig, name: str) -> tuple[EstimatorSpec, Options]:
@@ -126,13 +217,15 @@ def estimator_identity(spec: EstimatorSpec, options: Options) -> dict[str, Any]:
     }
 
 
-def record_estimator(spec: EstimatorSpec, options: Options) -> ModelRecord:
+def record_estimator(entry: Entry, spec: EstimatorSpec, options: Options) -> ModelRecord:
     """Describe an estimator for ``run.json``."""
     return ModelRecord(
-        name=spec.name,
-        title=spec.title,
+        name=entry.name,
+        model=entry.model,
+        title=_title(entry, spec.title),
         kind="estimator",
         strategy="estimator",
+        control=entry.control,
         level=spec.level,
         identity=estimator_identity(spec, options),
         plugin=_plugin("estimator", spec.name),
@@ -140,15 +233,17 @@ def record_estimator(spec: EstimatorSpec, options: Options) -> ModelRecord:
 
 
 def record_model(
-    loaded: LoadedModel, strategy: str, coverage: Sequence[CoverageRecord]
+    entry: Entry, loaded: LoadedModel, coverage: Sequence[CoverageRecord]
 ) -> ModelRecord:
     """Describe a model for ``run.json``."""
     spec, weights = loaded.spec, loaded.weights
     return ModelRecord(
-        name=spec.name,
-        title=spec.title,
+        name=entry.name,
+        model=entry.model,
+        title=_title(entry, spec.title),
         kind="model",
-        strategy=strategy,
+        strategy=entry.strategy,
+        control=entry.control,
         weights=weights.label,
         untrained=weights.source == "random" or weights.randomize is not None,
         identity=loaded.identity(),
@@ -159,6 +254,51 @@ def record_model(
         homepage=spec.homepage,
         plugin=_plugin("model", spec.name),
     )
+
+
+def record_text(entry: Entry, loaded: LoadedText) -> ModelRecord:
+    """Describe a text model for ``run.json``."""
+    from scdrugmap.model.load import code_digest
+
+    spec, base = loaded.spec, loaded.base
+    weights = None if base is None else base.weights
+    untrained = weights is not None and (
+        weights.source == "random" or weights.randomize is not None
+    )
+    identity: dict[str, Any] = {
+        "contract": spec.contract,
+        "model": spec.name,
+        "numerics": spec.numerics,
+        "code": code_digest(spec.factory),
+        "options": loaded.options.model_dump(mode="json"),
+    }
+    return ModelRecord(
+        name=entry.name,
+        model=entry.model,
+        title=_title(entry, spec.title),
+        kind="model",
+        strategy=entry.strategy,
+        control=entry.control,
+        weights=weights.label if weights else "",
+        untrained=untrained,
+        identity={
+            **(identity if base is None else base.identity()),
+            "template": loaded.model.template.digest,
+        },
+        licence=(weights.licence if weights else "") or spec.code_licence,
+        commercial_use=weights.commercial_use if weights else None,
+        citation=spec.citation,
+        homepage=spec.homepage,
+        plugin=_plugin("model", spec.name),
+    )
+
+
+def _title(entry: Entry, title: str) -> str:
+    if entry.permuted:
+        return f"{title}, trained and tested on labels dealt out anew over groups (control)"
+    if entry.control == "untrained":
+        return f"{title}, untrained (control)"
+    return title
 
 
 def _plugin(kind: str, name: str) -> str:

@@ -56,10 +56,16 @@ class CoverageRecord(Record):
 class ModelRecord(Record):
     """One row of every table of results."""
 
-    name: str
+    name: str = Field(description="what the tables call it")
+    model: str = Field("", description="the model or estimator that a control is made of")
     title: str
     kind: Literal["estimator", "model"]
     strategy: str
+    control: str = Field(
+        "",
+        description="constant, technical, pseudobulk, untrained or permuted; empty: it competes. "
+        "Of permuted the seed in the tables is the number of the permutation",
+    )
     level: Literal["cell", "sample"] = "cell"
     weights: str = Field("", description="label of the weights, as shown everywhere")
     untrained: bool = Field(False, description="random tensors: the control, means nothing")
@@ -84,6 +90,13 @@ class ProtocolRecord(Record):
     split_id: str = ""
     n_folds: int = 0
     heads: dict[str, str] = Field(default_factory=dict)
+    permuted: tuple[str, ...] = Field((), description="splits of permuted labels, in their order")
+    tuning: dict[str, tuple[dict[str, Any], ...]] = Field(
+        default_factory=dict, description="settings of fine-tuning: by model and strategy, per fold"
+    )
+    deviations: tuple[str, ...] = Field(
+        (), description="where it departs from what the paper's authors did"
+    )
     notices: tuple[str, ...] = ()
 
 
