@@ -14,6 +14,7 @@ from scdrugmap.errors import DataError
 from scdrugmap.text.contract import Example, Label
 from scdrugmap.text.questions import GeneLists, facts_of
 from scdrugmap.train.gather import Chosen
+from scdrugmap.train.scores import empty_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ def choose_examples(
 ) -> tuple[tuple[KeptExample, ...], list[Chosen]]:
     """Draw `shots` training cells of each label, spread over groups, in a mixed order.
 
-    Groups that also have cells of another role in this fold (random splits) give no example, so
+    Cells without counts are no examples. Groups that also have cells of another role in this fold (random splits) give no example, so
     none shares a group with a cell that is asked about for evaluation.
 
     Parameters
@@ -105,6 +106,7 @@ def choose_examples(
     DataError
         There are too few such cells of a label.
     """
+    chosen = [part.take(~empty_cells(part.cells, part.index)) for part in chosen]
     others = splits[(splits["fold"] == fold) & (splits["role"] != "train")]
     taken = set(others["group"])
     random = np.random.default_rng([seed, shots])
@@ -143,7 +145,7 @@ def choose_examples(
     if empty:
         raise DataError(
             f"{empty} of the {len(examples)} example cells express no known gene",
-            hint="use another --seed, or leave cells without counts out",
+            hint="use another --seed; are the names human genes?",
         )
     return examples, [part for part in files if len(part.index)]
 
