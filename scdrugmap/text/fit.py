@@ -139,7 +139,8 @@ def fit_prompt(
         notices=notices,
         **facts_of_cells(used),
     )
-    for notice in notices:
+    of_weights = () if loaded.base is None else loaded.base.weights.notices
+    for notice in (*of_weights, *notices):
         say(f"Notice: {notice}", quiet=quiet)
     fingerprints = np.array([example.fingerprint for example in examples], object)
     reference: dict[str, np.ndarray] = {

@@ -107,6 +107,8 @@ def predict_cells(
     """
     info = predictor.info
     level = _level(info.conformal, conformal_level)
+    if info.weights is not None and info.weights.notice:  # before any cell is looked at
+        say(f"Notice: {info.weights.label}: {info.weights.notice}", quiet=quiet)
     notices = [*drug_notices(predictor, drug)]
     datasets = dataset_names(cells, dataset)
     known = _look_up(predictor, cells, datasets, splits)

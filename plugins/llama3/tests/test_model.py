@@ -17,12 +17,16 @@ from scdrugmap.model.load import load_model
 from scdrugmap.model.lora import adapter_state, add_adapters
 from scdrugmap.model.recompute import recomputed_layers
 from scdrugmap.testing import synthetic_adata
+from scdrugmap.text.contract import Asking
+from scdrugmap.text.fit import ask_model
+from scdrugmap.text.scorer import Prompting
 from scdrugmap.train.card import model_card
+from scdrugmap.train.predict import predict_cells
 from scdrugmap.train.train import train_predictor
 from scdrugmap_plugin_llama3 import LLAMA3_8B, SPEC, Options
 from scdrugmap_plugin_llama3.model import Llama, _config
 
-from .conftest import CHECKPOINT, Cells, embed, encode, load
+from .conftest import CHECKPOINT, INPUT, Cells, embed, encode, load
 
 N_PARAMETERS = 8_030_261_248
 """Of Meta-Llama-3-8B with its head: 32 x 218,112,000 + 2 x 525,336,576 + 4,096."""
@@ -143,3 +147,17 @@ def test_predictor_is_named_as_its_licence_asks(tmp_path: Any) -> None:
     assert 'license: "Meta Llama 3 Community License"' in card
     assert "Built with Meta Llama 3" in card
     assert predictor.info.options["template"].startswith("names:1:")
+
+
+def test_licence_is_said_before_cells_are_predicted(
+    cells: Cells, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompting = Prompting(Asking(device="cpu"))
+    settings = {"question_top_k": "5"}
+    predictor = ask_model("llama3", prompting=prompting, settings=settings, weights=CHECKPOINT)
+    with open_cells(INPUT) as opened:
+        found = predict_cells(predictor, opened)
+    assert (found.cells["state"] == "answered").all()
+    said = capsys.readouterr().err
+    assert "Acceptable Use Policy" in said
+    assert "may be part of what the model was trained on" in model_card(predictor.info)
