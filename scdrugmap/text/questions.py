@@ -41,7 +41,8 @@ def filtered(text: str, most: int) -> str:
     most : int
         Greatest length in characters.
     """
-    return _NOT_ALLOWED.sub("", _BLANKS.sub(" ", text)).strip()[:most].strip()
+    allowed = _NOT_ALLOWED.sub("", _BLANKS.sub(" ", text))
+    return _BLANKS.sub(" ", allowed).strip()[:most].strip()
 
 
 class GeneLists:

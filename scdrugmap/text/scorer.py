@@ -105,11 +105,11 @@ class PromptScorer:
         del quiet  # what is said is part of `asking`
         index = np.arange(cells.n_cells) if index is None else index
         n_known = GeneLists(cells.genes, self.loaded.model).n_known
-        if not n_known:
+        if n_known < min(self.loaded.model.n_genes, cells.n_genes // 2):
             raise DataError(
-                f"{cells.where}: none of {cells.n_genes:,} genes has a known symbol; names look "
-                f"like {', '.join(map(str, cells.genes.published[:3]))}",
-                hint="are the names human genes? Try --gene-id",
+                f"{cells.where}: only {n_known:,} of {cells.n_genes:,} genes have a known symbol, "
+                f"and a question names {self.loaded.model.n_genes:,} genes of a cell",
+                hint="are the names human genes? Try --gene-id, or a smaller top_k",
             )
         questions = self.questions(cells, index, samples)
         asked = [place for place, question in enumerate(questions) if question.genes]
