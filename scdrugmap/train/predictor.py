@@ -262,6 +262,7 @@ class Predictor:
     ) -> Scorer:
         from scdrugmap.text.examples import EXAMPLES_FILE, read_examples
         from scdrugmap.text.load import LoadedText, load_text_model, text_spec
+
         spec = text_spec(self.info.name)
         if isinstance(spec, ModelSpec):
             base = self._load_model(weights)
