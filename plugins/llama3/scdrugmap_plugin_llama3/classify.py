@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from scdrugmap.errors import UsageError, WeightsError
+from scdrugmap.files import hash_json
 from scdrugmap.modelkit import arithmetic, default_budget, resolve_device, resolve_precision, seeded
+from scdrugmap.progress import Progress, say
 from scdrugmap.text.contract import Answer
 from scdrugmap_plugin_llama3.likelihood import answer_logprobs
 from scdrugmap_plugin_llama3.prompts import examples_key
@@ -70,7 +71,9 @@ class Classifier:
             return answers
         device = resolve_device(asking.device)
         budget = asking.token_budget or default_budget(device)
-        precision, _ = resolve_precision(asking.precision, device)
+        precision, notice = resolve_precision(asking.precision, device)
+        if notice:
+            say(f"Notice: {notice}", quiet=asking.quiet)
         chosen = [questions[place] for place in asked]
         probability, mass = np.zeros(len(asked)), np.zeros(len(asked))
         keys: list[list[str]] = [[] for _ in asked]
@@ -83,7 +86,9 @@ class Classifier:
             with arithmetic(device, precision):
                 for prompts in orders:
                     prompts.check_seam(chosen[0])
-                    cells, null, hashes = self._scores(prompts, chosen, head, device, budget)
+                    cells, null, hashes = self._scores(
+                        prompts, chosen, head, device, budget, quiet=asking.quiet
+                    )
                     probability += p_sensitive((cells - null) / self._divisors(prompts))
                     mass += np.exp(cells).sum(1)
                     for known, key in zip(keys, hashes, strict=True):
@@ -96,7 +101,7 @@ class Classifier:
                 p_sensitive=float(p / len(orders)),
                 answer_mass=float(share / len(orders)),
                 prompt_hash=self._hash(of_orders, precision),
-                served_by=f"llama3 ({self.source})",
+                served_by=f"llama3 ({Path(self.source).name})",
             )
         return answers
 
@@ -116,6 +121,8 @@ class Classifier:
         head: Tensor,
         device: torch.device,
         budget: int,
+        *,
+        quiet: bool,
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Return S of each question and of the same without genes, (n, 2) float64, and hashes."""
         asked = [prompts.ids(question) for question in questions]
@@ -128,17 +135,20 @@ class Classifier:
             part = together.setdefault(examples_key(question), {})
             part.update((one.tobytes(), one) for one in ids)
         scores: dict[bytes, np.ndarray] = {}
-        for part in together.values():
-            found = answer_logprobs(
-                self.network,
-                head,
-                list(part.values()),
-                prompts.answers,
-                device=device,
-                token_budget=budget,
-            )
-            sums = np.nansum(found.astype(np.float64), axis=2)  # (n_distinct, 2)
-            scores.update(zip(part, sums, strict=True))
+        n_prompts = sum(map(len, together.values()))
+        with Progress("ask llama3", n_prompts, "prompts", quiet=quiet) as progress:
+            for part in together.values():
+                found = answer_logprobs(
+                    self.network,
+                    head,
+                    list(part.values()),
+                    prompts.answers,
+                    device=device,
+                    token_budget=budget,
+                    on_batch=lambda n, tokens: progress.advance(n, tokens=tokens),
+                )
+                sums = np.nansum(found.astype(np.float64), axis=2)  # (n_distinct, 2)
+                scores.update(zip(part, sums, strict=True))
         of_asked = np.stack([scores[ids.tobytes()] for ids in asked])
         of_null = np.stack([scores[ids.tobytes()] for ids in null]) if null else of_asked * 0
         return of_asked, of_null, [hashlib.sha256(ids.tobytes()).hexdigest() for ids in asked]
@@ -171,14 +181,14 @@ class Classifier:
         return network.answer_head.to(words.dtype)
 
     def _hash(self, prompts: Sequence[str], precision: str) -> str:
-        depends = {
+        depends: dict[str, Any] = {
             "model": "llama3",
             "checkpoint": Path(self.source).name,
             "options": self.options.model_dump(mode="json"),
             "prompts": list(prompts),
             "precision": precision,
         }
-        return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+        return hash_json(depends)
 
 
 def p_sensitive(scores: np.ndarray) -> np.ndarray:

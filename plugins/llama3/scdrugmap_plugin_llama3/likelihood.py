@@ -11,7 +11,7 @@ width.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ MIN_SHARED = 64
 attention needs a mask. Examples are worth it, the words of an instruction are not."""
 
 _POSITIONS_AT_A_TIME = 256  # times a vocabulary of 128,256 in float32: 131 MB
+_WORDS_AT_A_TIME = 16_384  # rows of the head that are brought to float32 together
 
 
 def continuations(answers: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -55,6 +56,7 @@ def answer_logprobs(
     device: torch.device,
     token_budget: int,
     min_shared: int = MIN_SHARED,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return the log-probability of each token of each answer after each prompt.
 
@@ -75,6 +77,8 @@ def answer_logprobs(
         Most tokens of a batch; halved where memory does not suffice.
     min_shared : int
         Fewest tokens that are read once for all prompts.
+    on_batch : callable, optional
+        Told the prompts and tokens of each finished batch.
 
     Returns
     -------
@@ -106,6 +110,8 @@ def answer_logprobs(
         rows = [prompts[cell][n_shared:] for cell in batch]
         try:
             found[batch] = _score(network, head, shared, rows, answers, follow, device)
+            if on_batch is not None:
+                on_batch(len(batch), int(cost[batch].sum()))
         except (RuntimeError, MemoryError) as err:
             if not is_out_of_memory(err):
                 raise
@@ -160,11 +166,18 @@ def _score(
     states = hidden[row_of, position]  # (M, D), one for each token of each answer
     wanted = torch.tensor(tokens, device=device)  # (M,)
     scores = [
-        F.linear(states[part], head).float().log_softmax(-1).gather(1, wanted[part, None])[:, 0]
+        _logits(states[part], head).log_softmax(-1).gather(1, wanted[part, None])[:, 0]
         for part in torch.arange(len(tokens), device=device).split(_POSITIONS_AT_A_TIME)
     ]
     found[tuple(np.array(where).T)] = torch.cat(scores).cpu().numpy()
     return found
+
+
+def _logits(states: Tensor, head: Tensor) -> Tensor:
+    """(M, D) states to (M, V) float32: in bfloat16 a logit of 20 is known to 0.06 only."""
+    with torch.autocast(states.device.type, enabled=False):
+        parts = [F.linear(states.float(), rows.float()) for rows in head.split(_WORDS_AT_A_TIME)]
+        return torch.cat(parts, dim=1)
 
 
 def _shared(prompts: Sequence[np.ndarray]) -> int:

@@ -72,7 +72,7 @@ class Llama(LlamaModel):
     def __init__(self, config: LlamaConfig, *, pool: str, n_begin: int, pad: int) -> None:
         super().__init__(config)
         self.pool, self.n_begin, self.pad = pool, n_begin, pad
-        self.is_cut = False
+        self.is_cut = self.is_quantized = False
         self.answer_head: Tensor | None = None
         """(V, D) of the checkpoint's own head; no parameter, as embeddings do not use it."""
 
@@ -126,6 +126,11 @@ class Llama(LlamaModel):
         BaseModelOutputWithPast
             ``last_hidden_state`` (B, T, D) and, if asked for, ``past_key_values``.
         """
+        if self.is_quantized and ids.device.type != "cuda":
+            raise UsageError(
+                f"llama3: quantised weights work on a CUDA GPU only, not on {ids.device.type}",
+                hint="leave --device out, or use load_in=bfloat16",
+            )
         return super().forward(
             input_ids=ids, past_key_values=cache, use_cache=keep_cache or cache is not None
         )

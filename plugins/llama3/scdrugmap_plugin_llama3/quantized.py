@@ -57,6 +57,7 @@ def quantize(module: Llama, load_in: str) -> None:
             parent, _, child = name.rpartition(".")
             holder = module.layers.get_submodule(parent)
             setattr(holder, child, _quantized(bitsandbytes, part, load_in))
+    module.is_quantized = True
     setattr(module, f"is_loaded_in_{load_in}", True)  # what peft asks for before it adds adapters
 
 

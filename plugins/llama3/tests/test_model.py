@@ -17,7 +17,7 @@ from scdrugmap.model.load import load_model
 from scdrugmap.model.lora import adapter_state, add_adapters
 from scdrugmap.model.recompute import recomputed_layers
 from scdrugmap.testing import synthetic_adata
-from scdrugmap.text.contract import Asking
+from scdrugmap.text.contract import Asking, Question
 from scdrugmap.text.fit import ask_model
 from scdrugmap.text.scorer import Prompting
 from scdrugmap.train.card import model_card
@@ -59,6 +59,25 @@ def test_weights_held_in_bfloat16_give_nearly_the_same(
     # transformers in bfloat16 differs from float32 by 0.022; cells differ by 0.17.
     assert 1e-4 < error < 0.05
     assert loaded.identity() != load().identity()
+
+
+def test_answers_of_weights_held_in_bfloat16_are_nearly_the_same(
+    questions: list[Question], golden: dict[str, np.ndarray]
+) -> None:
+    answers = load(load_in="bfloat16", calibrate="false").model.classify(
+        questions, Asking(device="cpu")
+    )
+    log_odds = [np.log(a.p_sensitive / (1 - a.p_sensitive)) for a in answers]
+    expected = golden["answer_logprob"][:, 0] - golden["answer_logprob"][:, 1]
+    # Each log-probability of transformers in bfloat16 differs by up to 0.14.
+    np.testing.assert_allclose(log_odds, expected, rtol=0, atol=0.28)
+
+
+def test_quantised_weights_are_refused_on_a_processor(cells: Cells) -> None:
+    loaded = load()
+    loaded.model.module.is_quantized = True
+    with pytest.raises(UsageError, match="quantised weights work on a CUDA GPU only, not on cpu"):
+        embed(loaded, cells)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
