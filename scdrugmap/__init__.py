@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         UsageError,
         WeightsError,
     )
+    from scdrugmap.text.contract import Asking
+    from scdrugmap.text.fit import ask_model
+    from scdrugmap.text.scorer import Prompting
 
 __version__ = "0.1.0"
 
@@ -34,17 +37,23 @@ _NAMES = {
         ),
         "scdrugmap.errors",
     ),
+    "Asking": "scdrugmap.text.contract",
+    "Prompting": "scdrugmap.text.scorer",
+    "ask_model": "scdrugmap.text.fit",
 }
 
 __all__ = [
+    "Asking",
     "DataError",
     "PluginError",
+    "Prompting",
     "ResourceError",
     "ScDrugMapError",
     "ScDrugMapWarning",
     "UsageError",
     "WeightsError",
     "__version__",
+    "ask_model",
     "benchmark",
     "check",
     "embed",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scdrugmap.data.check import Check
     from scdrugmap.results import Embedded, Predictions
     from scdrugmap.run.execute import Run
+    from scdrugmap.text.scorer import Prompting
     from scdrugmap.train.predictor import Predictor
 
 __all__ = ["benchmark", "check", "embed", "evaluate", "predict"]
@@ -145,6 +146,7 @@ def predict(
     conformal_level: float | None = None,
     min_cells: int = 30,
     allow_mismatch: bool = False,
+    prompting: Prompting | None = None,
     device: str = "auto",
     precision: str | None = None,
     token_budget: int | None = None,
@@ -157,7 +159,8 @@ def predict(
     ----------
     data : AnnData, str or Path
     predictor : str, Path or Predictor
-        File made by ``scdrugmap train``.
+        File made by ``scdrugmap train``, or what ``scdrugmap.ask_model`` gives: a text model that
+        was not trained at all.
     key_added : str
         Prefix of the keys of ``obs`` and ``uns``; several predictors need different ones.
     copy : bool
@@ -174,6 +177,8 @@ def predict(
         Samples with fewer answered cells get no figure.
     allow_mismatch : bool
         Go on with another version of the model, or other weights, than in training.
+    prompting : Prompting, optional
+        How a text model may be asked (network, budget), and what it is told.
     weights, min_genes, device, precision, token_budget
         See :func:`scdrugmap.train.predict.predict_cells`.
     reading : mapping, optional
@@ -233,6 +238,7 @@ def predict(
             conformal_level=conformal_level,
             min_cells=min_cells,
             allow_mismatch=allow_mismatch,
+            prompting=prompting,
             quiet=quiet,
         )
         obs = cells.obs

@@ -183,23 +183,25 @@ def ask_only(loaded: LoadedText, prompting: Prompting, *, values: str = "counts"
 def ask_model(
     name: str,
     *,
-    prompting: Prompting,
+    prompting: Prompting | None = None,
     settings: Mapping[str, str] | None = None,
     weights: str | Path | None = None,
 ) -> Predictor:
-    """Do :func:`ask_only` by name; what ``scdrugmap predict --model`` uses.
+    """Return a predictor that asks a text model, without any training; nothing is sent yet.
 
     Parameters
     ----------
     name : str
-    prompting : Prompting
+        A model with the capability CLASSIFY.
+    prompting : Prompting, optional
+        How it may be asked; default: nothing leaves this machine, no answer is kept.
     settings : mapping of str to str, optional
         Options of the model.
     weights : str or Path, optional
         For models on this machine.
     """
     loaded = load_text_model(name, settings=settings, weights=weights)
-    return ask_only(loaded, prompting)
+    return ask_only(loaded, prompting or Prompting())
 
 
 def _info(scorer: PromptScorer, **fields: Any) -> PredictorInfo:

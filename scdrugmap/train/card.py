@@ -10,7 +10,7 @@ from scdrugmap.train.conformal import DEFAULT_LEVEL, at_level, guarantee
 from scdrugmap.train.samples import FAR_SHARE
 
 if TYPE_CHECKING:
-    from scdrugmap.train.record import PredictorInfo
+    from scdrugmap.train.record import PredictorInfo, PromptInfo
 
 
 def model_card(info: PredictorInfo) -> str:
@@ -43,6 +43,8 @@ def model_card(info: PredictorInfo) -> str:
         (
             f"- {training.n_cells:,} cells of {training.n_groups:,} groups, {share:.0%} sensitive; "
             f"values: {info.values}"
+            if training.n_cells
+            else "- nothing: no label of any cell was looked at (zero-shot)"
         ),
         *(f"- {_inline(item.name)}: {item.n_cells:,} cells" for item in training.datasets),
         f"- fold {split.fold} of split {_inline(split.split_id)}, seed {info.seed}",
@@ -62,9 +64,15 @@ def model_card(info: PredictorInfo) -> str:
             if weights and weights.commercial_use is False
             else []
         ),
-        (
-            f"- genes: {info.genes.n_genes:,} shared by the training files, "
-            f"{info.genes.n_needed:,} read"
+        *(
+            _prompt(info.prompt)
+            if info.prompt
+            else [
+                (
+                    f"- genes: {info.genes.n_genes:,} shared by the training files, "
+                    f"{info.genes.n_needed:,} read"
+                )
+            ]
         ),
         f"- sensitive from p = {info.threshold.value:.4g} on ({info.threshold.source})",
         "",
@@ -88,6 +96,24 @@ def model_card(info: PredictorInfo) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _prompt(prompt: PromptInfo) -> list[str]:
+    told = ", ".join(prompt.fields) or "nothing else"
+    lines = [
+        (
+            f"- asked with template {prompt.template} ({prompt.template_digest[:16]}): at most "
+            f"{prompt.n_genes:,} genes of a cell, highest first, and where known {told}"
+        )
+    ]
+    if prompt.n_examples:
+        lines.append(
+            f"- this file holds the names of the highest genes and the labels of "
+            f"{prompt.n_examples} training cells, which are shown before each question"
+        )
+    if prompt.remote:
+        lines.append("- predicting sends these names to the server named under base_url")
+    return lines
 
 
 def _calibration(info: PredictorInfo) -> list[str]:
