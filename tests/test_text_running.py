@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,6 +149,18 @@ def test_reply_is_kept_by_all_that_it_depends_on(tmp_path: Path) -> None:
     assert kept.get({"model": "n", "prompt": "a"}) is None
     kept.put({"prompt": "a", "model": "m"}, {"text": "2"})
     assert kept.get({"model": "m", "prompt": "a"}) == {"text": "2"}
+
+
+def test_clearing_the_cache_spares_replies_unless_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]
+) -> None:
+    monkeypatch.setenv("SCDRUGMAP_CACHE", str(tmp_path))
+    kept = KeptReplies(Store(tmp_path))
+    kept.put({"model": "m"}, {"text": "1"})
+    assert cli("cache", "clear", "--yes").code == 0
+    assert kept.get({"model": "m"}) == {"text": "1"}
+    assert cli("cache", "clear", "--answers", "--yes").code == 0
+    assert kept.get({"model": "m"}) is None
 
 
 def test_nothing_is_kept_without_a_store() -> None:

@@ -49,13 +49,21 @@ def list_entries(as_json: bool) -> None:
 
 @command.command("clear", epilog="Example: scdrugmap cache clear --model scgpt --yes")
 @click.option("--model", help="Only entries of this model.")
+@click.option(
+    "--answers", is_flag=True, help="Also replies of language models, which cost money again."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def clear(model: str | None, yes: bool) -> None:
-    """Remove cached work; weights are kept."""
+def clear(model: str | None, answers: bool, yes: bool) -> None:
+    """Remove cached work; weights and, unless asked for, replies of language models are kept."""
     from scdrugmap.run.store import Store, entry_model
+    from scdrugmap.text.kept import KIND
 
     store = Store()
-    entries = [e for e in store.entries() if model is None or entry_model(e) == model]
+    entries = [
+        entry
+        for entry in store.entries()
+        if (model is None or entry_model(entry) == model) and (answers or entry.kind != KIND)
+    ]
     n_bytes = sum(entry.n_bytes for entry in entries)
     if not yes:
         click.confirm(
