@@ -13,7 +13,7 @@ import pytest
 
 from scdrugmap.data.labels import LabelMap
 from scdrugmap.evaluation.design import read_design
-from scdrugmap.evaluation.protocols import PROTOCOLS
+from scdrugmap.evaluation.protocols import FEW_SHOT, PROTOCOLS
 from scdrugmap.evaluation.splits import make_split
 from scdrugmap.evaluation.tables import read_splits
 from scdrugmap.testing import synthetic_adata
@@ -103,7 +103,9 @@ def test_missing_input_is_a_usage_error(cli: Any, tmp_path: Path) -> None:
 def test_help_names_the_protocols_and_has_an_example(cli: Any) -> None:
     result = cli("split", "--help")
     assert "Example: scdrugmap split" in result.out
-    assert all(name in result.out for name in PROTOCOLS)
+    shown = "".join(result.out.split())
+    assert all(name in shown for name in PROTOCOLS if not name.startswith(FEW_SHOT))
+    assert "few-shot,with--shots" in shown
 
 
 @pytest.mark.parametrize("verb", ["split", "evaluate"])
@@ -116,3 +118,40 @@ def test_help_imports_nothing_heavy(verb: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_shots_and_their_unit_name_the_protocol(cli: Any, cells: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.h5ad"
+    synthetic_adata(80, 600, n_patients=10, seed=1).write_h5ad(other)
+    shots = ["--protocol", "few-shot", "--shots", 2, "--shot-unit", "cell", "--target", "other"]
+    result = cli("split", cells, other, *ROLE, *shots, "--json", "-o", tmp_path / "s.tsv")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["protocol"] == "few-shot-2-cells"
+    table = read_splits(tmp_path / "s.tsv")
+    assert set(table["target"]) == {"other"}
+    assert table["draw"].nunique() == 10
+
+
+def test_shots_without_few_shot_are_refused(cli: Any, cells: Path, tmp_path: Path) -> None:
+    result = cli("split", cells, *ROLE, "--shots", 2, "-o", tmp_path / "s.tsv")
+    assert result.code == 2
+    assert "have no meaning for protocol pooled-group" in result.err
+
+
+def test_number_of_shots_that_nobody_compares_is_refused(
+    cli: Any, cells: Path, tmp_path: Path
+) -> None:
+    arguments = ["--protocol", "few-shot", "--shots", 3, "-o", tmp_path / "s.tsv"]
+    result = cli("split", cells, *ROLE, *arguments)
+    assert result.code == 2
+    assert "there are: 1, 2, 4, 8" in result.err
+
+
+def test_columns_to_hold_out_and_to_group_by_are_taken_over(
+    cli: Any, cells: Path, tmp_path: Path
+) -> None:
+    columns = ["--cancer-type", "batch", "--drug", "batch", "--tissue", "batch"]
+    result = cli("split", cells, *ROLE, *columns, "--protocol", "loco", "-o", tmp_path / "s.tsv")
+    assert result.code == 0, result.err
+    table = read_splits(tmp_path / "s.tsv")
+    assert set(table["target"]) == set(table["cancer_type"]) == set(table["drug"])

@@ -80,7 +80,7 @@ def metrics() -> pd.DataFrame:
         for dataset, fold in (("all", "all"), ("a", "all"), ("all", "0"))
         for name, at in (("auroc", np.nan), ("macro_f1", 0.5))
     ]
-    return pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
+    return pd.DataFrame(rows, columns=list(METRIC_COLUMNS)).assign(facet="")
 
 
 @pytest.mark.parametrize("name", ["x.tsv", "x.tsv.gz"])
@@ -268,3 +268,12 @@ def test_headline_of_a_single_dataset_has_its_name() -> None:
     one = metrics()
     one = one[one["dataset"] == "a"]
     assert len(headline(one)) == 2
+
+
+def test_rows_of_a_facet_are_no_headline() -> None:
+    part = metrics().assign(facet="cancer_type=Melanoma")
+    assert len(headline(pd.concat([metrics(), part]))) == 2
+
+
+def test_metrics_without_facets_are_read() -> None:
+    assert len(headline(metrics().drop(columns="facet"))) == 2

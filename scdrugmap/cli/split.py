@@ -19,7 +19,9 @@ from scdrugmap.cli.options import (
     quiet_option,
     split_list,
 )
-from scdrugmap.evaluation.protocols import PROTOCOLS
+from scdrugmap.evaluation.protocols import FEW_SHOT, PROTOCOLS, SHOTS
+
+_NAMES = [name for name in PROTOCOLS if not name.startswith(FEW_SHOT)]
 
 
 @click.command(
@@ -34,12 +36,39 @@ from scdrugmap.evaluation.protocols import PROTOCOLS
 @click.option("--dataset", metavar="COLUMN", help="Column of datasets [default: the file's name].")
 @click.option("--cell-line", metavar="COLUMN", help="Cells of one line in a study stay together.")
 @click.option("--control", metavar="COLUMN", help="Cells of one shared control stay together.")
+@click.option("--tissue", metavar="COLUMN", help="Column of tissues, to group results by.")
+@click.option("--cancer-type", metavar="COLUMN", help="Column of cancer types (loco).")
+@click.option("--drug-type", metavar="COLUMN", help="Column of drug types, to group results by.")
+@click.option("--drug", metavar="COLUMN", help="Column of drugs or regimens (lodrug).")
+@click.option("--collection", metavar="COLUMN", help="Column of primary and external (external).")
 @click.option(
     "--protocol",
     default=next(iter(PROTOCOLS)),
     show_default=True,
     metavar="NAME",
-    help=f"How to divide: {', '.join(PROTOCOLS)}.",
+    help=f"How to divide: {', '.join(_NAMES)}; or {FEW_SHOT}, with --shots.",
+)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    help="Hold out this dataset, study, cancer type or drug only; repeatable. For external: an "
+    "external dataset.",
+)
+@click.option(
+    "--shots",
+    type=int,
+    metavar="N",
+    help=f"With --protocol few-shot: labelled samples per class, {', '.join(map(str, SHOTS))}.",
+)
+@click.option(
+    "--shot-unit",
+    type=click.Choice(["sample", "cell"]),
+    help="What --shots counts: whole samples, or cells of as many samples [default: sample].",
+)
+@click.option(
+    "--draws", type=int, default=10, show_default=True, help="Draws of labelled samples per target."
 )
 @click.option("--folds", type=int, default=5, show_default=True, help="Number of folds.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")
@@ -61,7 +90,16 @@ def command(
     dataset: str | None,
     cell_line: str | None,
     control: str | None,
+    tissue: str | None,
+    cancer_type: str | None,
+    drug_type: str | None,
+    drug: str | None,
+    collection: str | None,
     protocol: str,
+    targets: tuple[str, ...],
+    shots: int | None,
+    shot_unit: str | None,
+    draws: int,
     folds: int,
     seed: int,
     validation: bool,
@@ -86,6 +124,7 @@ def command(
     from scdrugmap.progress import say
 
     check_output(output, overwrite=overwrite, inputs=inputs)
+    protocol = _with_shots(protocol, shots, shot_unit)
     get_protocol(protocol)
     arguments = cell_arguments(reading)
     design = read_design(
@@ -98,10 +137,23 @@ def command(
         dataset=dataset,
         cell_line=cell_line,
         control=control,
+        tissue=tissue,
+        cancer_type=cancer_type,
+        drug_type=drug_type,
+        drug=drug,
+        collection=collection,
         where=arguments.pop("where"),
         cell_arguments=arguments,
     )
-    split = make_split(design, protocol, folds=folds, seed=seed, validation=validation)
+    split = make_split(
+        design,
+        protocol,
+        folds=folds,
+        seed=seed,
+        validation=validation,
+        targets=targets,
+        draws=draws,
+    )
     write_splits(split.table, output)
     for notice in split.notices:
         say(f"Note: {notice}", quiet=quiet)
@@ -118,3 +170,18 @@ def command(
                 "notices": split.notices,
             }
         )
+
+
+def _with_shots(protocol: str, shots: int | None, unit: str | None) -> str:
+    """Return the protocol that ``few-shot --shots N --shot-unit U`` means."""
+    from scdrugmap.errors import UsageError
+    from scdrugmap.evaluation.protocols import few_shot_name
+
+    if protocol == FEW_SHOT:
+        return few_shot_name(SHOTS[0] if shots is None else shots, unit or "sample")
+    if shots is not None or unit is not None:
+        raise UsageError(
+            f"--shots and --shot-unit have no meaning for protocol {protocol}",
+            hint=f"use --protocol {FEW_SHOT}",
+        )
+    return protocol

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scdrugmap.errors import DataError, UsageError
+from scdrugmap.evaluation.tables import FACETS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from scdrugmap.data.labels import LabelMap
 
 DESIGN_COLUMNS = ("dataset", "cell", "sample", "donor", "study", "label", "fingerprint")
-OPTIONAL_COLUMNS = ("cell_line", "control")
+OPTIONAL_COLUMNS = ("cell_line", "control", *FACETS)
 
 _EMPTY_CELL = "0" * 32  # fingerprint of a cell without any value: not a copy of the next such cell
 
@@ -51,6 +52,11 @@ def read_design(
     dataset: str | None = None,
     cell_line: str | None = None,
     control: str | None = None,
+    tissue: str | None = None,
+    cancer_type: str | None = None,
+    drug_type: str | None = None,
+    drug: str | None = None,
+    collection: str | None = None,
     where: Sequence[tuple[str, str]] = (),
     fingerprints: bool = True,
     cell_arguments: Mapping[str, Any] | None = None,
@@ -70,6 +76,9 @@ def read_design(
     sample, study, dataset, cell_line, control : str, optional
         Columns of obs. Default: the sample is the donor, dataset and study are the file's stem.
         Cells with one value in `control` are the same untreated cells, in whatever file.
+    tissue, cancer_type, drug_type, drug, collection : str, optional
+        Columns of obs by which cells are held out and results are grouped. A `drug` may be a
+        regimen (``a + b``); a `collection` is ``primary`` or ``external``.
     where : sequence of (column, value)
         Take only cells with this value.
     fingerprints : bool
@@ -96,6 +105,11 @@ def read_design(
         "dataset": (dataset, "--dataset"),
         "cell_line": (cell_line, "--cell-line"),
         "control": (control, "--control"),
+        "tissue": (tissue, "--tissue"),
+        "cancer_type": (cancer_type, "--cancer-type"),
+        "drug_type": (drug_type, "--drug-type"),
+        "drug": (drug, "--drug"),
+        "collection": (collection, "--collection"),
     }
     frames: list[pd.DataFrame] = []
     notices: list[str] = []

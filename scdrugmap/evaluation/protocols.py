@@ -7,41 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from scdrugmap.errors import DataError, UsageError
+from scdrugmap.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from scdrugmap.evaluation.folds import Assign
 
+Family = Literal["sound", "paper"]
+FEW_SHOT = "few-shot"
+"""What the names of the protocols with few shots begin with: ``few-shot-4``, ``few-shot-4-cells``."""
 
-class Fold(NamedTuple):
-    """One division of cells.
-
-    Attributes
-    ----------
-    rows : (m,) int64
-        Positions of the cells that take part; a cell that does not is neither trained on nor
-        tested.
-    role : (m,) object str
-        ``train``, ``test`` or ``excluded``.
-    """
-
-    rows: np.ndarray
-    role: np.ndarray
-
-
-class Folds(NamedTuple):
-    """What a protocol makes of the cells, and what its reader should know."""
-
-    folds: list[Fold]
-    notices: list[str]
-
-
-Assign = Callable[["pd.DataFrame", int, int], Folds]
-"""(cells sorted by dataset and cell, with a column ``group``; number of folds; seed) -> folds."""
+SHOTS = (1, 2, 4, 8)
+"""How many groups (or cells) of each label are known of the target."""
 
 
 @dataclass(frozen=True)
@@ -55,71 +35,71 @@ class Protocol:
         ``sound`` never puts cells of one group on both sides; ``paper`` repeats what others did.
     question : str
         What a figure under this protocol answers.
-    assign : callable
-        See :data:`Assign`.
+    function : str
+        ``module:function`` of this package that divides the cells; see
+        :data:`~scdrugmap.evaluation.folds.Assign`.
+    options : tuple of (str, int or str)
+        Further arguments of that function.
+    trains : bool
+        False where nothing is trained at all: only text models have an answer.
+    frozen : bool
+        The encoder must stay as it is: fine-tuning it would answer another question.
     """
 
     name: str
-    family: Literal["sound", "paper"]
+    family: Family
     question: str
-    assign: Assign
+    function: str
+    options: tuple[tuple[str, int | str], ...] = ()
+    trains: bool = True
+    frozen: bool = False
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether it tests named targets; the others divide all cells alike."""
+        return self.name not in ("pooled-group", "paper-pooled")
+
+    @property
+    def assign(self) -> Assign:
+        """The function that divides the cells."""
+        module, _, function = self.function.partition(":")
+        found: Callable[..., object] = getattr(
+            import_module(f"scdrugmap.evaluation.{module}"), function
+        )
+        return partial(found, **dict(self.options))  # type: ignore[return-value]
 
 
-def paper_pooled(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
-    """Divide single cells at random, whatever they share."""
-    from sklearn.model_selection import KFold
-
-    from scdrugmap.evaluation.groups import design_fault
-
-    warning = (
-        "paper-pooled puts cells of one sample on both sides: its figures compare with the "
-        "literature and are no evidence that a model works for a new patient"
+def _few_shot(shots: int, unit: Literal["sample", "cell"]) -> Protocol:
+    what = "samples" if unit == "sample" else "cells"
+    return Protocol(
+        few_shot_name(shots, unit),
+        "sound",
+        f"Does it work for a new dataset of which {shots} {what} of each label are known?",
+        "few_shot:few_shot",
+        (("shots", shots), ("unit", unit)),
     )
-    notices = [warning]
-    fault = design_fault(cells, _classes())
-    if fault is not None:
-        notices.append(f"{fault.message}; a sound protocol refuses it")
-    number = min(folds, len(cells))
-    fold_of = np.empty(len(cells), np.int64)
-    for fold, (_, test) in enumerate(KFold(number, shuffle=True, random_state=seed).split(fold_of)):
-        fold_of[test] = fold
-    return Folds(_cross_validation(np.arange(len(cells)), fold_of, number), notices)
 
 
-def pooled_group(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
-    """Divide the groups of all datasets together."""
-    from scdrugmap.evaluation.groups import design_fault
+def few_shot_name(shots: int, unit: str) -> str:
+    """Return the name of the protocol with so many shots.
 
-    fault = design_fault(cells, _classes())
-    if fault is not None:
-        raise fault
-    number, notices = _feasible(cells, folds, "")
-    rows = np.arange(len(cells))
-    return Folds(_cross_validation(rows, _fold_of_group(cells, number, seed), number), notices)
+    Parameters
+    ----------
+    shots : int
+        Groups of each label, or cells of these groups.
+    unit : {"sample", "cell"}
 
-
-def within(cells: pd.DataFrame, folds: int, seed: int) -> Folds:
-    """Divide the groups of each dataset by itself; folds are numbered through all datasets."""
-    from scdrugmap.evaluation.groups import design_fault
-
-    made: list[Fold] = []
-    notices: list[str] = []
-    faults: list[DataError] = []
-    for name in sorted(cells["dataset"].unique()):
-        rows = np.flatnonzero(cells["dataset"] == name)
-        part = cells.iloc[rows]
-        fault = design_fault(part, _classes(), f"dataset {name}")
-        if fault is not None:
-            faults.append(fault)
-            continue
-        number, reduced = _feasible(part, folds, f"dataset {name}: ")
-        made += _cross_validation(rows, _fold_of_group(part, number, seed), number)
-        notices += reduced
-    if not made:
-        others = f" (and {len(faults) - 1} other datasets likewise)" * (len(faults) > 1)
-        raise DataError(f"{faults[0].message}{others}", hint=faults[0].hint)
-    notices += [f"left out: {fault.message}" for fault in faults]
-    return Folds(made, notices)
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if shots not in SHOTS:
+        raise UsageError(
+            f"--shots {shots}: there is no such protocol",
+            hint=f"there are: {', '.join(map(str, SHOTS))}",
+        )
+    return f"{FEW_SHOT}-{shots}" + "-cells" * (unit == "cell")
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -129,14 +109,47 @@ PROTOCOLS: dict[str, Protocol] = {
             "pooled-group",
             "sound",
             "Does it work for a new patient of a known study?",
-            pooled_group,
+            "cross_validation:pooled_group",
         ),
-        Protocol("within", "sound", "Does it work for a new patient of this dataset?", within),
+        Protocol(
+            "within",
+            "sound",
+            "Does it work for a new patient of this dataset?",
+            "cross_validation:within",
+        ),
+        Protocol("lodo", "sound", "Does it work for a new dataset?", "held_out:lodo"),
+        Protocol("loso", "sound", "Does it work for a new study?", "held_out:loso"),
+        Protocol("loco", "sound", "Does it work for a new disease?", "held_out:loco"),
+        Protocol("lodrug", "sound", "Does it work for a new drug?", "held_out:lodrug"),
+        Protocol(
+            "external",
+            "sound",
+            "Does what was learnt on the primary collection hold for the external one?",
+            "held_out:external",
+        ),
+        *(_few_shot(shots, "sample") for shots in SHOTS),
+        *(_few_shot(shots, "cell") for shots in SHOTS),
+        Protocol(
+            "zero-shot",
+            "sound",
+            "Does it work for a dataset of which no label is known, with an encoder as it is and "
+            "a head trained on other studies?",
+            "held_out:zero_shot",
+            frozen=True,
+        ),
+        Protocol(
+            "zero-shot-unlabelled",
+            "sound",
+            "What is known without any training label?",
+            "held_out:zero_shot_unlabelled",
+            trains=False,
+            frozen=True,
+        ),
         Protocol(
             "paper-pooled",
             "paper",
             "What would a random split of cells report? (no evidence)",
-            paper_pooled,
+            "cross_validation:paper_pooled",
         ),
     )
 }
@@ -160,45 +173,3 @@ def get_protocol(name: str) -> Protocol:
     raise UsageError(
         f"there is no protocol {name!r}{guess}", hint=f"there are: {', '.join(PROTOCOLS)}"
     )
-
-
-def _classes() -> tuple[str, str]:
-    from scdrugmap.data.labels import RESISTANT, SENSITIVE
-
-    return SENSITIVE, RESISTANT
-
-
-def _feasible(cells: pd.DataFrame, folds: int, where: str) -> tuple[int, list[str]]:
-    """Return the number of folds in which each can test both labels."""
-    from scdrugmap.evaluation.groups import groups_of_class
-
-    counts = groups_of_class(cells)
-    fewest = int(counts.min())
-    if folds <= fewest:
-        return folds, []
-    label = counts.index[int(counts.argmin())]
-    notice = f"{where}{fewest} folds instead of {folds}: only {fewest} groups have {label} cells"
-    return fewest, [notice]
-
-
-def _fold_of_group(cells: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
-    """Return the fold in which each cell is tested.
-
-    Groups are dealt out, not cells: every group and label is one row. Given cells, scikit-learn
-    deals by size of the group, and the seed would only decide between groups of equal size.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    units = cells[["group", "label"]].drop_duplicates().sort_values(["group", "label"])
-    dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    fold_of: dict[str, int] = {}
-    for fold, (_, test) in enumerate(dealer.split(units, units["label"], units["group"])):
-        fold_of.update(dict.fromkeys(units["group"].iloc[test], fold))
-    return cells["group"].map(fold_of).to_numpy(np.int64)
-
-
-def _cross_validation(rows: np.ndarray, fold_of: np.ndarray, folds: int) -> list[Fold]:
-    return [
-        Fold(rows, np.where(fold_of == fold, "test", "train").astype(object))
-        for fold in range(folds)
-    ]

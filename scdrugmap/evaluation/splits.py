@@ -10,12 +10,15 @@ import pandas as pd
 
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.errors import DataError, UsageError
+from scdrugmap.evaluation.folds import MIN_DRAWS, Fold, Request
 from scdrugmap.evaluation.groups import connect_cells, describe_ties
 from scdrugmap.evaluation.metrics import shortage_of_cells
-from scdrugmap.evaluation.protocols import PROTOCOLS, Fold, Protocol, get_protocol
-from scdrugmap.evaluation.tables import SPLIT_COLUMNS, split_id
+from scdrugmap.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
+from scdrugmap.evaluation.tables import DRAW, FACETS, SPLIT_COLUMNS, TARGET, split_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from scdrugmap.evaluation.design import Design
 
 __all__ = ["PROTOCOLS", "Split", "make_split", "permute_labels"]
@@ -93,6 +96,8 @@ def make_split(
     folds: int = 5,
     seed: int = 0,
     validation: bool = False,
+    targets: Sequence[str] = (),
+    draws: int = MIN_DRAWS,
 ) -> Split:
     """Divide the labelled cells of a design into folds.
 
@@ -103,11 +108,16 @@ def make_split(
     protocol : str
         A name of :data:`~scdrugmap.evaluation.protocols.PROTOCOLS`.
     folds : int
-        At least 2; reduced, with a notice, where a label has fewer groups.
+        Of cross-validation. At least 2; reduced, with a notice, where a label has fewer groups.
     seed : int
         Decides the split and nothing else.
     validation : bool
         Give the role ``validation`` to a fifth of the training groups of every fold.
+    targets : sequence of str
+        What to hold out, for protocols that hold something out; default: everything in turn. For
+        ``external`` the external datasets, where the design has no column ``collection``.
+    draws : int
+        Draws of labelled samples for each target of ``few-shot`` protocols.
 
     Returns
     -------
@@ -116,24 +126,32 @@ def make_split(
     Raises
     ------
     UsageError
-        Unknown protocol, fewer than 2 folds, a seed out of range, or no groups for a protocol
-        that needs them.
+        Unknown protocol or target, fewer than 2 folds or 10 draws, a seed out of range, targets
+        for a protocol that holds nothing out, or a design without the column that a protocol
+        needs.
     DataError
         The design cannot be split soundly: donors or samples are missing, a single group, or a
-        label with fewer than 2 groups; or too few groups for a validation part.
+        label with fewer than 2 groups; nothing to hold out or nothing to train on; or too few
+        groups for a validation part.
     """
     chosen = get_protocol(protocol)
     if folds < 2:
         raise UsageError(f"--folds {folds}: at least 2 are needed")
     if not 0 <= seed <= _LARGEST_SEED:
         raise UsageError(f"--seed {seed} is not between 0 and {_LARGEST_SEED}")
+    if targets and not chosen.holds_out:
+        raise UsageError(
+            f"protocol {protocol} holds no target out, but --target is {targets[0]!r}",
+            hint="leave --target out, or use --protocol lodo or loso",
+        )
     cells = design.frame.sort_values(["dataset", "cell"], kind="stable", ignore_index=True)
     _require_cells(cells)
     if chosen.family == "sound":
         _require_origin(cells, protocol)
     cells["group"] = connect_cells(cells)
-    made, notices = chosen.assign(cells, folds, seed)
-    if validation:
+    request = Request(folds, seed, tuple(targets), draws)
+    made, notices = chosen.assign(cells, request)
+    if validation and chosen.trains:
         by_cell = chosen.family == "paper"
         made = [_with_validation(cells, fold, [seed, i], by_cell) for i, fold in enumerate(made)]
     notices = [*design.notices, *describe_ties(cells, cells["group"].to_numpy()), *notices]
@@ -207,7 +225,10 @@ def _require_origin(cells: pd.DataFrame, protocol: str) -> None:
 
 def _with_validation(cells: pd.DataFrame, fold: Fold, key: list[int], by_cell: bool) -> Fold:
     """Give a fifth of the training groups, at least one per label, the role validation."""
-    train = fold.rows[fold.role == "train"]
+    free = fold.role == "train"
+    if fold.shots is not None:
+        free &= ~fold.shots
+    train = fold.rows[free]
     sensitive = cells["label"].to_numpy()[train] == SENSITIVE
     unit = train if by_cell else cells["group"].to_numpy()[train]
     code, _ = pd.factorize(unit, sort=True)
@@ -226,19 +247,28 @@ def _with_validation(cells: pd.DataFrame, fold: Fold, key: list[int], by_cell: b
                 hint="leave out --validation, or add samples",
             )
     role = fold.role.copy()
-    role[np.flatnonzero(role == "train")[held[code]]] = "validation"
-    return Fold(fold.rows, role)
+    role[np.flatnonzero(free)[held[code]]] = "validation"
+    return replace(fold, role=role)
 
 
 def _table(cells: pd.DataFrame, folds: list[Fold], protocol: Protocol) -> pd.DataFrame:
     rows = np.concatenate([fold.rows for fold in folds])
-    number = np.repeat(np.arange(len(folds)), [len(fold.rows) for fold in folds])
+    sizes = [len(fold.rows) for fold in folds]
+    number = np.repeat(np.arange(len(folds)), sizes)
     order = np.lexsort((number, rows))  # cells are sorted by dataset and name
-    table = cells.iloc[rows[order]].reset_index(drop=True)
-    table["fold"] = number[order]
-    table["role"] = np.concatenate([fold.role for fold in folds])[order]
+    taken, number = rows[order], number[order]
+    kept = [c for c in (*SPLIT_COLUMNS, *FACETS) if c in cells]
+    columns = {name: cells[name].to_numpy(object)[taken] for name in kept}
+    columns["fold"] = number
+    columns["role"] = np.concatenate([fold.role for fold in folds])[order]
+    if any(fold.target for fold in folds):
+        columns[TARGET] = np.array([fold.target for fold in folds], object)[number]
+    if any(fold.draw for fold in folds):
+        columns[DRAW] = np.array([fold.draw for fold in folds], np.int64)[number]
+    table = pd.DataFrame(columns)
     table["split_id"] = split_id(table, protocol.name)
-    return table[list(SPLIT_COLUMNS)]
+    extra = [c for c in (TARGET, DRAW, *FACETS) if c in table]
+    return table[[*SPLIT_COLUMNS, *extra]]
 
 
 def _describe_small_tests(split: Split) -> list[str]:

@@ -31,6 +31,11 @@ SPLIT_COLUMNS = (
     "role",
     "split_id",
 )
+TARGET, DRAW = "target", "draw"
+"""What a fold holds out, and which draw of labelled samples it has: further columns of a split, where
+there is something to say."""
+FACETS = ("tissue", "cancer_type", "drug_type", "drug", "collection")
+"""Further columns of a split by which results are grouped."""
 PREDICTION_COLUMNS = (
     "dataset",
     "cell",
@@ -64,6 +69,9 @@ METRIC_COLUMNS = (
     "n_invalid",
     "note",
 )
+FACET = "facet"
+"""Last column of the metrics: which part of the test cells a row is about, as
+``cancer_type=Melanoma``; ``""`` for all of them."""
 SPLIT_ROLES = ("train", "validation", "test", "excluded")
 PREDICTION_ROLES = (*SPLIT_ROLES, "new")
 """``new``: predicted without a split, and no training cell of the predictor."""
@@ -73,7 +81,8 @@ LEVELS = ("cell", "sample", "dataset_macro")
 ONE_PREDICTION = ("dataset", "cell", "model", "strategy", "fold", "seed")
 """Columns that no two predictions share."""
 
-_SPLIT_NUMBERS = {"fold": "int64"}
+_SPLIT_EXTRAS = (TARGET, DRAW, *FACETS)
+_SPLIT_NUMBERS = {"fold": "int64", DRAW: "int64"}
 _PREDICTION_NUMBERS = {
     "fold": "int64",
     "seed": "int64",
@@ -94,7 +103,8 @@ def split_id(table: pd.DataFrame, protocol: str) -> str:
     Parameters
     ----------
     table : DataFrame
-        With all of :data:`SPLIT_COLUMNS` but ``split_id``.
+        With all of :data:`SPLIT_COLUMNS` but ``split_id``, and any of the further columns, which
+        are hashed too.
     protocol : str
         Hashed too, so that a split cannot be relabelled.
     """
@@ -102,7 +112,7 @@ def split_id(table: pd.DataFrame, protocol: str) -> str:
         [pd.factorize(table[column], sort=True)[0] for column in ("fold", "cell", "dataset")]
     )
     digest = hashlib.sha256(protocol.encode())
-    for column in SPLIT_COLUMNS[:-1]:
+    for column in (*SPLIT_COLUMNS[:-1], *(c for c in _SPLIT_EXTRAS if c in table)):
         code, values = pd.factorize(table[column])
         fields = np.array([escape(str(value)) for value in values], object)
         digest.update(f"\n{column}\n".encode())
@@ -181,7 +191,7 @@ def check_metrics(table: pd.DataFrame, where: str = "metrics") -> None:
     _require_one_of(table["level"], LEVELS, where)
     fold = table["fold"].astype(str)
     _require(fold.str.isdecimal() | (fold == "all"), fold, where, "is neither a fold nor all")
-    _require_unique(table, METRIC_COLUMNS[:9], where)
+    _require_unique(_metric_columns(table), (*METRIC_COLUMNS[:9], FACET), where)
 
 
 def read_splits(path: Path) -> pd.DataFrame:
@@ -190,7 +200,8 @@ def read_splits(path: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        :data:`SPLIT_COLUMNS`; ``fold`` int64, all others str.
+        :data:`SPLIT_COLUMNS` and, where the file has them, :data:`TARGET`, :data:`DRAW` and
+        :data:`FACETS`; ``fold`` and ``draw`` int64, all others str.
 
     Raises
     ------
@@ -201,7 +212,7 @@ def read_splits(path: Path) -> pd.DataFrame:
     """
     table = read_table(path, SPLIT_COLUMNS, _SPLIT_NUMBERS)
     check_splits(table, str(path))
-    return table[list(SPLIT_COLUMNS)]
+    return _split_columns(table)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -231,7 +242,8 @@ def read_metrics(path: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        :data:`METRIC_COLUMNS`; ``fold`` is text, because the pooled rows have ``all``.
+        :data:`METRIC_COLUMNS` and :data:`FACET`; ``fold`` is text, because the pooled rows have
+        ``all``.
 
     Raises
     ------
@@ -242,13 +254,13 @@ def read_metrics(path: Path) -> pd.DataFrame:
     """
     table = read_table(path, METRIC_COLUMNS, _METRIC_NUMBERS)
     check_metrics(table, str(path))
-    return table[list(METRIC_COLUMNS)]
+    return _metric_columns(table)
 
 
 def write_splits(table: pd.DataFrame, path: Path) -> None:
     """Write ``splits.tsv`` (compressed for ``.gz``) after :func:`check_splits`."""
     check_splits(table)
-    write_table(table[list(SPLIT_COLUMNS)], path)
+    write_table(_split_columns(table), path)
 
 
 def write_predictions(table: pd.DataFrame, path: Path) -> None:
@@ -260,7 +272,7 @@ def write_predictions(table: pd.DataFrame, path: Path) -> None:
 def write_metrics(table: pd.DataFrame, path: Path) -> None:
     """Write ``metrics.tsv`` (compressed for ``.gz``) after :func:`check_metrics`."""
     check_metrics(table)
-    write_table(table[list(METRIC_COLUMNS)], path)
+    write_table(_metric_columns(table), path)
 
 
 def headline(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -272,9 +284,20 @@ def headline(metrics: pd.DataFrame) -> pd.DataFrame:
         As :func:`~scdrugmap.evaluation.evaluate.evaluate` gives it. A run on one dataset has that
         dataset's name in its pooled rows, a run on several has ``all``.
     """
-    pooled = metrics[metrics["fold"] == "all"]
+    pooled = _metric_columns(metrics)
+    pooled = pooled[(pooled["fold"] == "all") & (pooled[FACET] == "")]
     run = pooled.groupby(["protocol", "model", "strategy", "seed"], sort=False)
     return pooled[(pooled["dataset"] == "all") | (run["dataset"].transform("nunique") == 1)]
+
+
+def _split_columns(table: pd.DataFrame) -> pd.DataFrame:
+    return table[[*SPLIT_COLUMNS, *(c for c in _SPLIT_EXTRAS if c in table)]]
+
+
+def _metric_columns(table: pd.DataFrame) -> pd.DataFrame:
+    if FACET not in table:
+        table = table.assign(**{FACET: ""})
+    return table[[*METRIC_COLUMNS, FACET]]
 
 
 def _require_columns(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
