@@ -81,7 +81,7 @@ def score(predictions: pd.DataFrame, table: pd.DataFrame, **options: object) -> 
 
 
 def row(metrics: pd.DataFrame, metric: str, **where: object) -> pd.Series:
-    where = {"fold": "all", "level": "cell", **where}
+    where = {"fold": "all", "level": "cell", "facet": "", **where}
     chosen = metrics[metrics["metric"] == metric]
     for column, value in where.items():
         chosen = chosen[chosen[column] == value]
@@ -96,7 +96,8 @@ def truth_and_p(predictions: pd.DataFrame, table: pd.DataFrame) -> tuple[np.ndar
 
 def test_table_has_the_pinned_columns_and_can_be_written(tmp_path: Path) -> None:
     metrics = score(predict(splits()), splits())
-    assert list(metrics.columns) == list(METRIC_COLUMNS)
+    assert list(metrics.columns) == [*METRIC_COLUMNS, "facet"]
+    assert set(metrics["facet"]) == {""}
     write_metrics(metrics, tmp_path / "metrics.tsv")
 
 
@@ -458,3 +459,83 @@ def test_description_says_what_is_not_evaluable() -> None:
     lines = describe_metrics(score(predictions[predictions["fold"] == 0], table))
     assert "not evaluable" in lines[1]
     assert "folds not predicted: 1, 2, 3" in lines[2]
+
+
+def few_shots(protocol: str = "few-shot-1") -> pd.DataFrame:
+    rows = [
+        {
+            "dataset": f"d{d}",
+            "cell": f"c{donor}_{i}",
+            "sample": f"s{donor}",
+            "donor": f"p{donor}",
+            "study": f"d{d}",
+            "label": "sensitive" if donor % 2 else "resistant",
+            "fingerprint": f"{d}_{donor}_{i}",
+            "cancer_type": "Melanoma" if d else "Leukemia",
+        }
+        for d in range(2)
+        for donor in range(8)
+        for i in range(15)
+    ]
+    return make_split(Design(pd.DataFrame(rows, dtype=object)), protocol).table
+
+
+def test_results_are_grouped_by_what_the_split_knows() -> None:
+    table = few_shots("lodo")
+    predictions = predict(table)
+    metrics = score(predictions, table)
+    assert set(metrics["facet"]) == {"", "cancer_type=Leukemia", "cancer_type=Melanoma"}
+    truth, p = truth_and_p(predictions[predictions["dataset"] == "d1"], table)
+    found = row(metrics, "auroc", facet="cancer_type=Melanoma")
+    assert found["value"] == pytest.approx(roc_auc_score(truth, p))
+    assert set(headline(metrics)["facet"]) == {""}
+
+
+def test_target_that_is_no_dataset_has_rows_of_its_own() -> None:
+    table = splits(2)
+    table["target"] = np.where(table["cell"].str.startswith("c1"), "drug a", "drug b")
+    table["split_id"] = split_id(table, "lodrug")
+    facets = set(score(predict(table), table)["facet"])
+    assert facets == {"", "target=drug a", "target=drug b"}
+
+
+def test_figure_of_few_shots_is_the_mean_over_draws() -> None:
+    table = few_shots()
+    predictions = predict(table)
+    metrics = score(predictions, table)
+    values = []
+    for _, part in predictions.merge(table[["dataset", "cell", "fold", "draw"]]).groupby("draw"):
+        truth, p = truth_and_p(part, table)
+        values.append(roc_auc_score(truth, p))
+    found = row(metrics, "auroc", dataset="all")
+    assert len(values) == 10
+    assert found["value"] == pytest.approx(np.mean(values))
+    assert found["ci_low"] < found["value"] < found["ci_high"]
+    spread = f"AUROC with standard deviation {np.std(values, ddof=1):.3f}"
+    assert f"mean of 10 of 10 draws of labelled samples, {spread}" in found["note"]
+    assert found["n"] == 2 * (8 - 2) * 15  # each cell counts once
+
+
+def test_each_target_of_few_shots_is_averaged_by_itself() -> None:
+    table = few_shots()
+    predictions = predict(table)
+    own = predictions.merge(table[["dataset", "cell", "fold", "draw"]])
+    own = own[own["dataset"] == "d1"]
+    values = [roc_auc_score(*truth_and_p(part, table)) for _, part in own.groupby("draw")]
+    found = row(score(predictions, table), "auroc", dataset="d1")
+    assert found["value"] == pytest.approx(np.mean(values))
+    macro = row(score(predictions, table), "auroc", level="dataset_macro")
+    assert "mean of 2 of 2 datasets; mean of 10 draws" in macro["note"]
+
+
+def test_samples_are_summed_up_in_three_ways() -> None:
+    table = splits()
+    predictions = predict(table)
+    found = row(score(predictions, table), "auroc_share_above", level="sample")
+    by_sample = predictions.assign(above=predictions["p_sensitive"] > 0.5).groupby("sample")
+    truth = table.groupby("sample")["label"].first() == "sensitive"
+    expected = roc_auc_score(truth, by_sample["above"].mean().reindex(truth.index))
+    assert found["value"] == pytest.approx(expected)
+    trimmed = by_sample["p_sensitive"].agg(lambda p: np.sort(p)[2:-2].mean())  # of 20 cells
+    found = row(score(predictions, table), "auroc_trimmed_mean", level="sample")
+    assert found["value"] == pytest.approx(roc_auc_score(truth, trimmed.reindex(truth.index)))

@@ -14,7 +14,11 @@ from scdrugmap.errors import DataError, UsageError
 from scdrugmap.evaluation.levels import TestCells, score_levels
 from scdrugmap.evaluation.metrics import best_constant
 from scdrugmap.evaluation.tables import (
+    DRAW,
+    FACET,
+    FACETS,
     METRIC_COLUMNS,
+    TARGET,
     check_predictions,
     check_splits,
     headline,
@@ -29,6 +33,7 @@ THRESHOLD = 0.5
 """At or above it a call is sensitive, where no other threshold was tuned."""
 
 _RUN = ["model", "strategy", "seed"]
+_ORIGIN = ["dataset", "sample", "group", "study"]
 
 
 def evaluate(
@@ -65,7 +70,9 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Columns of ``metrics.tsv``. ``attrs["notices"]`` (tuple of str) says what was left out.
+        Columns of ``metrics.tsv``. Where the split knows tissues, cancer types, drugs or targets,
+        there are rows for each of them, named in the column ``facet``.
+        ``attrs["notices"]`` (tuple of str) says what was left out.
 
     Raises
     ------
@@ -108,7 +115,7 @@ def evaluate(
             "no cell with an answer is left to evaluate",
             hint="see the columns state and reason of the predictions",
         )
-    metrics = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
+    metrics = pd.DataFrame(rows, columns=[*METRIC_COLUMNS, FACET])
     metrics.attrs["notices"] = tuple(left_out)
     return metrics
 
@@ -265,7 +272,8 @@ def _with_missing(part: pd.DataFrame, splits: pd.DataFrame) -> tuple[pd.DataFram
     due[part["row"][seen]] = False
     part = part[~seen].set_index("row")
     rows = np.flatnonzero(due)
-    cells = splits.iloc[rows][["dataset", "sample", "group", "study", "fold"]].copy()
+    further = [column for column in (TARGET, DRAW, *FACETS) if column in splits]
+    cells = splits.iloc[rows][[*_ORIGIN, "fold", *further]].copy()
     cells["truth"] = target(splits["label"].to_numpy()[rows]) == 1
     cells["answered"] = (part["state"] == "answered").reindex(rows, fill_value=False).to_numpy()
     cells["p"] = part["p_sensitive"].reindex(rows).where(cells["answered"].to_numpy(), 0.5)
@@ -285,13 +293,24 @@ def _with_missing(part: pd.DataFrame, splits: pd.DataFrame) -> tuple[pd.DataFram
 
 
 def _scopes(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """Give the test sets to score: each fold, all folds, and in all folds each dataset."""
+    """Give the test sets to score: each fold, all folds, and in all folds each dataset and facet.
+
+    A facet with one value is no part of the test cells, and a target that is one dataset has the
+    rows of that dataset already.
+    """
     for fold, part in cells.groupby("fold", sort=True):
-        yield {"fold": str(fold), "dataset": _dataset(part)}, part
-    yield {"fold": "all", "dataset": _dataset(cells)}, cells
+        yield {"fold": str(fold), "dataset": _dataset(part), FACET: ""}, part
+    yield {"fold": "all", "dataset": _dataset(cells), FACET: ""}, cells
     if cells["dataset"].nunique() > 1:
         for dataset, part in cells.groupby("dataset", sort=True):
-            yield {"fold": "all", "dataset": str(dataset)}, part
+            yield {"fold": "all", "dataset": str(dataset), FACET: ""}, part
+    for column in (TARGET, *FACETS):
+        if column not in cells or cells[column].nunique() < 2:
+            continue
+        if column == TARGET and (cells[TARGET] == cells["dataset"]).all():
+            continue
+        for value, part in cells[cells[column] != ""].groupby(column, sort=True):
+            yield {"fold": "all", "dataset": "all", FACET: f"{column}={value}"}, part
 
 
 def _dataset(cells: pd.DataFrame) -> str:
@@ -307,14 +326,14 @@ def _score(cells: pd.DataFrame, *, draws: int, seed: int) -> Iterator[dict[str, 
     tuned = cells["threshold"].to_numpy(np.float64)
     if (tuned != THRESHOLD).any():
         thresholds["tuned"] = tuned
-    origin = {
-        name: cells[name].to_numpy(object) for name in ("dataset", "sample", "group", "study")
-    }
+    origin = {name: cells[name].to_numpy(object) for name in _ORIGIN}
+    draw = cells[DRAW].to_numpy(np.int64) if DRAW in cells else np.zeros(len(cells), np.int64)
     test = TestCells(
         truth=truth,
         p_sensitive=p,
         right={name: answered & ((p >= at) == truth) for name, at in thresholds.items()},
         **origin,
+        draw=draw,
     )
     values, spread = {"": np.nan}, ""
     for name, at in thresholds.items():

@@ -161,6 +161,7 @@ def draw_sample_metrics(
     truth: np.ndarray,
     p_mean: np.ndarray,
     p_error: np.ndarray,
+    stream: int = 2,
 ) -> dict[Key, np.ndarray]:
     """Return the metrics over samples in every draw.
 
@@ -174,13 +175,15 @@ def draw_sample_metrics(
     truth : (s,) bool
     p_mean, p_error : (s,) float64
         Mean probability of a sample's cells and its standard error.
+    stream : int
+        Number of the random stream.
 
     Returns
     -------
     dict of Key to (draws,) float64
     """
     weight = resampling.groups[:, group].astype(np.float64)  # (draws, s)
-    noise = resampling.generator(2).standard_normal(weight.shape)
+    noise = resampling.generator(stream).standard_normal(weight.shape)
     mean = np.clip(p_mean + p_error * noise, 0.0, 1.0)
     order = np.argsort(mean, axis=1, kind="stable")
     mean = np.take_along_axis(mean, order, 1)

@@ -1,9 +1,13 @@
-"""Score one test set at each level: cells, samples, and datasets with one vote each."""
+"""Score one test set at each level: cells, samples, and datasets with one vote each.
+
+Where labelled samples are drawn several times, a figure is the mean over these draws: every cell is
+then tested once per draw, and pooling the draws would compare probabilities of different trainings.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -29,11 +33,15 @@ from scdrugmap.evaluation.metrics import (
     thresholded_metrics,
     with_skill,
 )
+from scdrugmap.evaluation.sample_figures import Samples, sum_up_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-_FIRST_DATASET_STREAM = 3  # random streams 0 to 2 belong to groups, cells and samples
+_CELLS, _SAMPLES, _FIRST_DATASET = 1, 2, 3
+"""Numbers of random streams; 0 belongs to the groups."""
+_DRAW_STREAMS = 1_000_000
+"""Streams of each draw of labelled samples: more than there are datasets."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class TestCells:
         For each threshold (``fixed``, ``tuned``) whether the call was right; a cell without an
         answer is wrong.
     dataset, sample, group, study : (n,) object str
+    draw : (n,) int64
+        Which draw of labelled samples the cell was tested in.
     """
 
     __test__ = False  # no test case, whatever its name
@@ -61,6 +71,7 @@ class TestCells:
     sample: np.ndarray
     group: np.ndarray
     study: np.ndarray
+    draw: np.ndarray
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -75,6 +86,7 @@ class TestCells:
             self.sample[rows],
             self.group[rows],
             self.study[rows],
+            self.draw[rows],
         )
 
 
@@ -120,93 +132,180 @@ def score_levels(test: TestCells, *, draws: int, seed: int) -> list[Score]:
 
 
 def _score_cells(test: TestCells, resampling: Resampling | None, reason: str) -> Iterable[Score]:
-    size = (len(test), int(test.truth.sum()), len(np.unique(test.group)))
-    shortage = _shortage_of_cells(test)
-    if shortage:
-        return _scores("cell", dict.fromkeys(_cell_keys(test), np.nan), {}, size, shortage)
-    drawn: dict[Key, np.ndarray] = {}
-    if resampling is not None:
-        drawn = draw_cell_metrics(
-            resampling,
-            np.arange(len(test)),
-            truth=test.truth,
-            p_sensitive=test.p_sensitive,
-            right=test.right,
-        )
-    return _scores("cell", _cell_values(test), drawn, size, reason)
+    parts = [_Part(rows, draw) for draw, rows in _draws(test)]
+    found = _cell_parts(test, parts, resampling)
+    if not found.values:
+        shortage = _shortage_of_cells(test.take(parts[0].rows))
+        return _scores("cell", dict.fromkeys(_cell_keys(test), np.nan), {}, _size(test), shortage)
+    note = _join(reason, found.over_draws(len(parts)))
+    return _scores("cell", found.means(), found.drawn_means(), _size(test), note)
 
 
 def _score_samples(test: TestCells, resampling: Resampling | None, reason: str) -> Iterable[Score]:
-    """Score the mean probability of each sample, one vote per sample."""
-    dataset, name = (np.unique(of, return_inverse=True)[1] for of in (test.dataset, test.sample))
-    _, first, sample = np.unique(
-        dataset * (name.max() + 1) + name, return_index=True, return_inverse=True
-    )
-    n_cells = np.bincount(sample)
-    share = np.bincount(sample, test.truth) / n_cells
-    pure = (share == 0) | (share == 1)
-    mean = np.bincount(sample, test.p_sensitive) / n_cells
-    variance = np.bincount(sample, (test.p_sensitive - mean[sample]) ** 2) / n_cells
-    truth = share[pure] == 1
-    group = test.group[first][pure]
-    torn = int((~pure).sum())
-    notes = [f"{torn} samples with both labels left out" * (torn > 0)]
-    size = (len(truth), int(truth.sum()), len(np.unique(group)))
-    shortage = shortage_of_groups(len(np.unique(group[truth])), len(np.unique(group[~truth])))
-    if shortage:
-        keys = list(with_skill({(metric, ""): np.nan for metric in RANKING}, 1, 1))
-        note = _join(shortage, *notes)
-        return _scores("sample", dict.fromkeys(keys, np.nan), {}, size, note)
-    ranking = ranking_metrics(truth=truth, p_sensitive=mean[pure])
-    values = with_skill({(metric, ""): value for metric, value in ranking.items()}, *_both(truth))
+    """Score samples with one vote each: by the mean probability, and two other summaries."""
+    found, notes, shortages = _Found(), [], []
+    size = (0, 0, 0)
+    draws = list(_draws(test))
+    for draw, rows in draws:
+        part = test.take(rows)
+        samples = sum_up_samples(part.dataset, part.sample, part.truth, part.p_sensitive)
+        group = part.group[samples.first]
+        truth = samples.truth
+        size = max(size, (len(truth), int(truth.sum()), len(np.unique(group))))
+        if samples.n_torn:
+            notes.append(f"{samples.n_torn} samples with both labels left out")
+        of_both = (len(np.unique(group[of])) for of in (truth, ~truth))
+        shortage = shortage_of_groups(*of_both)
+        if shortage:
+            shortages.append(shortage)
+            continue
+        stream = _SAMPLES + _DRAW_STREAMS * draw * len(samples.summaries)
+        found.add(*_sample_values(samples, rows[samples.first], resampling, stream))
+    note = _join(*dict.fromkeys(notes))
+    if not found.values:
+        keys = dict.fromkeys(_sample_keys(), np.nan)
+        return _scores("sample", keys, {}, size, _join(shortages[0], note))
+    note = _join(reason, note, found.over_draws(len(draws)))
+    return _scores("sample", found.means(), found.drawn_means(), size, note)
+
+
+def _sample_values(
+    samples: Samples,
+    rows: np.ndarray,
+    resampling: Resampling | None,
+    stream: int,
+) -> tuple[dict[Key, float], dict[Key, np.ndarray]]:
+    """Return the metrics of each summary of the samples, and in every draw of the bootstrap."""
+    values: dict[Key, float] = {}
     drawn: dict[Key, np.ndarray] = {}
-    if resampling is not None:
-        drawn = draw_sample_metrics(
-            resampling,
-            resampling.group[first][pure],
-            truth=truth,
-            p_mean=mean[pure],
-            p_error=np.sqrt(variance / n_cells)[pure],
-        )
-    return _scores("sample", values, drawn, size, _join(reason, *notes))
+    for number, (suffix, figure, error) in enumerate(samples.summaries):
+        ranking = ranking_metrics(truth=samples.truth, p_sensitive=figure)
+        own = {(metric, ""): value for metric, value in ranking.items()}
+        again: Mapping[Key, np.ndarray] = {}
+        if resampling is not None:
+            again = draw_sample_metrics(
+                resampling,
+                resampling.group[rows],
+                truth=samples.truth,
+                p_mean=figure,
+                p_error=error,
+                stream=stream + _DRAW_STREAMS * number,
+            )
+        if suffix:
+            key = ("auroc", "")
+            values[f"auroc{suffix}", ""] = own[key]
+            drawn |= {(f"auroc{suffix}", ""): again[key]} if again else {}
+        else:
+            values |= {k: float(v) for k, v in with_skill(own, *_both(samples.truth)).items()}
+            drawn |= again
+    return values, drawn
 
 
 def _score_datasets(test: TestCells, resampling: Resampling | None, reason: str) -> Iterable[Score]:
     """Average the metrics over cells over the datasets, each with the same weight."""
     names = np.unique(test.dataset)
-    values: list[dict[Key, float]] = []
-    drawn: list[dict[Key, np.ndarray]] = []
-    weights: list[np.ndarray] = []
-    for number, name in enumerate(names):
-        rows = np.flatnonzero(test.dataset == name)
+    draws = list(_draws(test))
+    parts = [
+        _Part(rows[test.dataset[rows] == name], draw, _FIRST_DATASET + number)
+        for draw, rows in draws
+        for number, name in enumerate(names)
+    ]
+    found = _cell_parts(test, [part for part in parts if len(part.rows)], resampling)
+    share = f"mean of {len(found.datasets)} of {len(names)} datasets"
+    if not found.values:
+        note = _join("not evaluable: no dataset is", share)
+        keys = dict.fromkeys(_cell_keys(test), np.nan)
+        return _scores("dataset_macro", keys, {}, _size(test), note)
+    over_draws = f"mean of {len(draws)} draws of labelled samples" * (len(draws) > 1)
+    note = _join(share, over_draws, reason)
+    return _scores("dataset_macro", found.means(), found.drawn_means(), _size(test), note)
+
+
+class _Part(NamedTuple):
+    """Cells that are scored together: of one draw, and perhaps of one dataset."""
+
+    rows: np.ndarray
+    draw: int
+    stream: int = _CELLS
+
+
+@dataclass
+class _Found:
+    """The metrics of some parts of a test set, over which a figure is averaged."""
+
+    values: list[dict[Key, float]] = field(default_factory=list)
+    drawn: list[dict[Key, np.ndarray]] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+    datasets: set[object] = field(default_factory=set)
+
+    def add(self, values: dict[Key, float], drawn: dict[Key, np.ndarray]) -> None:
+        self.values.append(values)
+        if drawn:
+            self.drawn.append(drawn)
+
+    def means(self) -> dict[Key, float]:
+        """Average over the parts."""
+        return {key: float(np.mean([part[key] for part in self.values])) for key in self.values[0]}
+
+    def drawn_means(self) -> dict[Key, np.ndarray]:
+        """Average over the parts in every draw of the bootstrap, (draws,) each."""
+        if len(self.drawn) < 2:
+            return self.drawn[0] if self.drawn else {}
+        weights = self.weights or [np.ones(len(next(iter(part.values())))) for part in self.drawn]
+        return {
+            key: _weighted_mean([part[key] for part in self.drawn], weights)
+            for key in self.drawn[0]
+        }
+
+    def over_draws(self, n: int) -> str:
+        """Say how many draws of labelled samples a figure rests on, and how far they differ."""
+        if n < 2:
+            return ""
+        used = len(self.values)
+        text = f"mean of {used} of {n} draws of labelled samples"
+        auroc = [part["auroc", ""] for part in self.values]
+        return text + (f", AUROC with standard deviation {np.std(auroc, ddof=1):.3f}" * (used > 1))
+
+
+def _cell_parts(test: TestCells, parts: list[_Part], resampling: Resampling | None) -> _Found:
+    """Score the cells of each part; parts that are not evaluable are left out."""
+    found = _Found()
+    for rows, draw, stream in parts:
         part = test.take(rows)
         if _shortage_of_cells(part):
             continue
-        values.append(_cell_values(part))
-        if resampling is None:
-            continue
-        weights.append(resampling.studies[:, resampling.study_of_group[resampling.group[rows[0]]]])
-        drawn.append(
-            draw_cell_metrics(
+        drawn: dict[Key, np.ndarray] = {}
+        if resampling is not None:
+            drawn = draw_cell_metrics(
                 resampling,
                 rows,
                 truth=part.truth,
                 p_sensitive=part.p_sensitive,
                 right=part.right,
-                stream=_FIRST_DATASET_STREAM + number,
+                stream=stream + _DRAW_STREAMS * draw,
             )
-        )
-    size = (len(test), int(test.truth.sum()), len(np.unique(test.group)))
-    keys = _cell_keys(test)
-    share = f"mean of {len(values)} of {len(names)} datasets"
-    if not values:
-        note = _join("not evaluable: no dataset is", share)
-        return _scores("dataset_macro", dict.fromkeys(keys, np.nan), {}, size, note)
-    means = {key: float(np.mean([part[key] for part in values])) for key in keys}
-    drawn_means = {
-        key: _weighted_mean([part[key] for part in drawn], weights) for key in keys if drawn
-    }
-    return _scores("dataset_macro", means, drawn_means, size, _join(share, reason))
+            if stream >= _FIRST_DATASET:
+                study = resampling.study_of_group[resampling.group[rows[0]]]
+                found.weights.append(resampling.studies[:, study])
+        found.add(_cell_values(part), drawn)
+        found.datasets.add(part.dataset[0])
+    return found
+
+
+def _draws(test: TestCells) -> Iterator[tuple[int, np.ndarray]]:
+    """Give the positions of the cells of each draw of labelled samples."""
+    for draw in np.unique(test.draw):
+        yield int(draw), np.flatnonzero(test.draw == draw)
+
+
+def _size(test: TestCells) -> tuple[int, int, int]:
+    """Count cells, sensitive cells and groups; each cell once, however often it was tested."""
+    n, n_sensitive = len(test), int(test.truth.sum())
+    counts = np.bincount(test.draw)
+    if (counts > 0).sum() > 1:
+        most = test.take(np.flatnonzero(test.draw == counts.argmax()))
+        n, n_sensitive = len(most), int(most.truth.sum())
+    return n, n_sensitive, len(np.unique(test.group))
 
 
 def _weighted_mean(values: list[np.ndarray], weights: list[np.ndarray]) -> np.ndarray:
@@ -227,6 +326,11 @@ def _cell_values(test: TestCells) -> dict[Key, float]:
         for metric, number in metrics(truth=test.truth, p_sensitive=test.p_sensitive).items():
             values[metric, ""] = number
     return {key: float(value) for key, value in with_skill(values, *_both(test.truth)).items()}
+
+
+def _sample_keys() -> list[Key]:
+    keys = list(with_skill({(metric, ""): np.nan for metric in RANKING}, 1, 1))
+    return [*keys, ("auroc_trimmed_mean", ""), ("auroc_share_above", "")]
 
 
 def _cell_keys(test: TestCells) -> list[Key]:
