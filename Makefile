@@ -24,7 +24,7 @@ $(STAMP): $(PYPROJECTS) constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --editable '.[llm,report,dev,docs]' $(foreach p,$(PLUGINS),--editable ./$(dir $(p)))
+	    --editable '.[explain,llm,report,dev,docs]' $(foreach p,$(PLUGINS),--editable ./$(dir $(p)))
 	touch $@
 
 demo: install  ## Simulate a cohort, run the whole benchmark on it, write runs/demo/report.html

@@ -5,11 +5,19 @@ Standardising, projecting and classifying are linear, so both store one weight p
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from scdrugmap.baselines.logistic import fit_logistic, sigmoid
 from scdrugmap.baselines.options import LogisticOptions, PcaOptions
 from scdrugmap.baselines.variable import VariableGenes
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from scdrugmap.data.genes import Genes
+    from scdrugmap.specs import Values
 
 
 class Linear(VariableGenes):
@@ -34,6 +42,24 @@ class Linear(VariableGenes):
 
     def _score(self, x: np.ndarray) -> np.ndarray:
         return sigmoid(x @ np.asarray(self.weight) + float(self.bias))
+
+    def coefficients(self) -> np.ndarray:
+        """Return the weight of each gene ((k,) float64): log-odds per standard deviation."""
+        return np.asarray(self.weight, np.float64)
+
+    def contributions(
+        self, rows: csr_matrix, genes: Genes, *, values: Values
+    ) -> tuple[np.ndarray, float]:
+        """Return what each gene adds to the log-odds of cells, and the intercept.
+
+        Returns
+        -------
+        parts : (n, k) float64
+            Compared with the mean training cell; 0 for genes that the file lacks.
+        bias : float
+            ``parts.sum(1) + bias`` are the log-odds.
+        """
+        return self.standardised(rows, genes, values)[0] * self.coefficients(), float(self.bias)
 
 
 def principal_axes(x: np.ndarray, scale: np.ndarray, n_components: int, seed: int) -> np.ndarray:

@@ -62,10 +62,25 @@ class VariableGenes(ABC):
 
     def predict(self, rows: csr_matrix, genes: Genes, *, values: Values) -> np.ndarray:
         """Predict cells ((n,) float32); see :class:`~.estimator.Estimator`."""
+        dense, usable = self.standardised(rows, genes, values)
+        return np.where(usable, self._score(dense), np.nan).astype(np.float32)
+
+    def standardised(
+        self, rows: csr_matrix, genes: Genes, values: Values
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what cells of any file are to :meth:`_score`.
+
+        Returns
+        -------
+        dense : (n, k) float32
+            0, the training mean, for genes that the file lacks.
+        usable : (n,) bool
+            Whether the cell has any gene of the gene list.
+        """
         lognorm, present, usable = self.space.lognorm(rows, genes, values, self.chosen)
         dense = self._standardise(lognorm.toarray())
-        dense[:, ~present] = 0.0  # the training mean
-        return np.where(usable, self._score(dense), np.nan).astype(np.float32)
+        dense[:, ~present] = 0.0
+        return dense, usable
 
     def _standardise(self, dense: np.ndarray) -> np.ndarray:
         """Standardise and clip (n, k) values in place."""
