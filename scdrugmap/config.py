@@ -47,6 +47,19 @@ FOLDS: dict[Family, int] = {"sound": 5, "paper": 10}
 
 PAPER, PAPER_PROTOCOL = "paper", "paper-pooled"
 
+_OF_PAPER = {
+    "study": "study_group",
+    "tissue": "tissue",
+    "cancer_type": "cancer_type_level1",
+    "drug_type": "drug_type",
+    "drug": "regimen",
+    "collection": "collection",
+}
+"""Facts of a file, and the column of the paper's table that has them."""
+
+FACET_COLUMNS = ("tissue", "cancer_type", "drug_type", "drug", "collection")
+"""What results are grouped by, and cells are held out by."""
+
 _NO_EFFECT = ("device", "token_budget", "allow_network", "max_cost")
 """Fields that change how fast a number comes, never the number."""
 
@@ -129,6 +142,18 @@ class DataFile(Section):
     path: Path = Field(description="h5ad, zarr, 10x h5 or 10x folder; relative to this file")
     name: str = Field("", description="name of the dataset; default: the file's stem")
     study: str = Field("", description="name of the study; default: the name of the dataset")
+    paper: str = Field(
+        "",
+        description="which of the paper's datasets it is (P01 to E24): gives study, tissue, cancer "
+        "type, drug type, drug and collection where nothing else is said",
+    )
+    tissue: str = Field("", description="tissue of all its cells")
+    cancer_type: str = Field("", description="cancer type of all its cells")
+    drug_type: str = Field("", description="kind of treatment of all its cells")
+    drug: str = Field("", description="drug or regimen (a + b) of all its cells")
+    collection: Literal["", "primary", "external"] = Field(
+        "", description="primary or external, for the protocol external"
+    )
 
     @property
     def dataset(self) -> str:
@@ -136,6 +161,29 @@ class DataFile(Section):
         from scdrugmap.data.containers import dataset_name
 
         return self.name or dataset_name(self.path)
+
+    def facts(self) -> dict[str, str]:
+        """Return what is said of all cells of the file, by column; nothing empty.
+
+        Raises
+        ------
+        UsageError
+            The paper has no such dataset.
+        """
+        known: dict[str, str] = {}
+        if self.paper:
+            from scdrugmap.data.paper import paper_datasets
+
+            found = paper_datasets().get(self.paper)
+            if found is None:
+                raise UsageError(
+                    f"{self.path}: the paper has no dataset {self.paper!r}",
+                    hint="they are P01 to P36 and E01 to E24: see `scdrugmap datasets list`",
+                )
+            known = {name: str(found.facts[column] or "") for name, column in _OF_PAPER.items()}
+        own = {name: getattr(self, name) for name in _OF_PAPER}
+        merged = known | {name: value for name, value in own.items() if value}
+        return {name: value for name, value in merged.items() if value}
 
 
 class Adapting(Section):
@@ -188,6 +236,19 @@ class BenchmarkConfig(Section):
         None, description="column of cell lines, kept together in a study"
     )
     control: str | None = Field(None, description="column of shared controls, kept together")
+    tissue: str | None = Field(None, description="column of tissues; results are grouped by it")
+    cancer_type: str | None = Field(
+        None, description="column of cancer types, for loco; results are grouped by it"
+    )
+    drug_type: str | None = Field(
+        None, description="column of kinds of treatment; results are grouped by it"
+    )
+    drug: str | None = Field(
+        None, description="column of drugs or regimens, for lodrug; results are grouped by it"
+    )
+    collection: str | None = Field(
+        None, description="column that holds primary and external, for the protocol external"
+    )
     where: Annotated[
         tuple[Annotated[str, AfterValidator(_pair)], ...], BeforeValidator(_as_tuple)
     ] = Field((), description="take only cells with COLUMN=VALUE in obs")
@@ -256,6 +317,12 @@ class BenchmarkConfig(Section):
     )
     folds: int | None = Field(
         None, ge=2, le=1000, description="folds of a protocol; default: 5, of paper's 10"
+    )
+    targets: Names = Field(
+        (), description="what is held out, where not everything in turn: datasets, studies, ..."
+    )
+    shot_draws: int = Field(
+        10, ge=10, le=1000, description="draws of labelled samples of few-shot protocols"
     )
     validation: bool = Field(
         False, description="set groups of the training part aside for thresholds and stopping"
@@ -332,8 +399,12 @@ class BenchmarkConfig(Section):
         for name in names:
             if name not in registry.estimators:
                 registry.provided("model", name)
-        for protocol in self.protocols:
-            get_protocol(protocol)
+        protocols = [get_protocol(name) for name in self.protocols]
+        if self.targets and not any(protocol.holds_out for protocol in protocols):
+            raise UsageError(
+                f"targets names {self.targets[0]!r}, but none of the protocols holds anything out",
+                hint="leave targets out, or use lodo, loso, loco, lodrug, external or few-shot",
+            )
         for key in (*self.weights, *self.settings, *self.overrides):
             if key not in names:
                 raise UsageError(f"{key} has weights or options, but is not among the models")
@@ -342,7 +413,10 @@ class BenchmarkConfig(Section):
     def identity(self) -> str:
         """Return the hash of all that decides numbers, wherever the files lie."""
         fields = self.model_dump(mode="json", exclude=set(_NO_EFFECT))
-        fields["data"] = [{"name": item.dataset, "study": item.study} for item in self.data]
+        fields["data"] = [
+            {"name": item.dataset, **item.model_dump(mode="json", exclude={"name", "path"})}
+            for item in self.data
+        ]
         return hash_json(fields)
 
     def plain(self, folder: Path) -> dict[str, Any]:

@@ -259,6 +259,8 @@ def test_benchmark_takes_fields_or_a_file(file: Path, tmp_path: Path) -> None:
         label="response",
         group="patient",
         models=("constant", "technical"),
+        controls=False,
+        seeds=0,
         folds=2,
         draws=0,
         output=tmp_path / "run",

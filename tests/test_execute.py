@@ -120,14 +120,6 @@ def test_a_missing_and_a_damaged_step_are_done_again_with_the_same_bytes(
     assert tables(folder) == before
 
 
-@pytest.mark.slow
-def test_processes_give_the_same_bytes_as_local(cohort: Path, tmp_path: Path) -> None:
-    config = config_of(cohort, models=("constant", "pca-logreg", "gbt", "randproj"), seeds=(0, 1))
-    run_benchmark(config, tmp_path / "one", quiet=True)
-    run_benchmark(config, tmp_path / "two", executor="processes:2", quiet=True)
-    assert tables(tmp_path / "one") == tables(tmp_path / "two")
-
-
 def test_other_settings_are_refused_unless_overwritten(cohort: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     small = {"models": ("constant",), "protocols": ("pooled-group",)}
@@ -214,6 +206,133 @@ def test_random_weights_are_shown_as_untrained(cohort: Path, tmp_path: Path) -> 
     assert scgpt.untrained
     assert scgpt.coverage[0].n_known > 300
     assert "untrained" in run.report.read_text("utf-8")
+
+
+@pytest.fixture
+def strategies(cohort: Path) -> dict[str, Any]:
+    """Fields of a benchmark with every strategy of embedding models, on a tiny network."""
+    return {
+        "models": ("gbt", "scgpt"),
+        "weights": {"scgpt": "random"},
+        "settings": {"scgpt": {"variant": "tiny", "max_length": 16}},
+        "strategies": ("frozen", "lora", "full"),
+        "tuning": {"max_steps": 2},
+        "overrides": {"scgpt": {"tuning": {"r": 2}}},
+    }
+
+
+@pytest.mark.slow
+def test_strategies_are_rows_on_one_split_and_processes_give_the_same_bytes(
+    cohort: Path, tmp_path: Path, strategies: dict[str, Any]
+) -> None:
+    config = config_of(cohort, **strategies)
+    run = run_benchmark(config, tmp_path / "one", quiet=True)
+    rows = [(model.name, model.strategy) for model in run.record.models]
+    assert rows == [
+        ("gbt", "estimator"),
+        ("scgpt", "frozen"),
+        ("scgpt", "lora"),
+        ("scgpt", "full"),
+    ]
+    table = read_predictions(tmp_path / "one" / "predictions-pooled-group.tsv.gz")
+    cells = table.groupby("strategy")["cell"].agg(lambda names: tuple(sorted(names)))
+    assert len(set(cells)) == 1
+    sound, paper = run.record.protocols
+    assert {fold["max_steps"] for folds in sound.tuning.values() for fold in folds} == {2}
+    assert sound.tuning["scgpt lora"][0]["r"] == 2
+    assert [fold["max_steps"] for fold in paper.tuning["scgpt lora"]] == [None, None]
+    assert paper.tuning["scgpt lora"][0]["batch_size"] == 256
+    assert any("out_proj are bypassed" in text for text in paper.deviations)
+    assert sound.deviations == ()
+    assert not list((tmp_path / "one" / "jobs").glob("*.unfinished"))
+    run_benchmark(config, tmp_path / "two", executor="processes:2", quiet=True)
+    assert tables(tmp_path / "one") == tables(tmp_path / "two")
+
+
+def test_all_jobs_read_one_file_of_embeddings_and_it_is_removed_at_the_end(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scdrugmap.model.job import EmbeddingJob
+
+    planned: list[int] = []
+    plan = EmbeddingJob.plan
+
+    def counted(self: EmbeddingJob, *args: Any, **named: Any) -> Any:
+        planned.append(self.cells.n_cells)
+        return plan(self, *args, **named)
+
+    monkeypatch.setattr(EmbeddingJob, "plan", counted)
+    config = config_of(cohort, models=("randproj",), seeds=(0, 1), heads={"paper": "logistic"})
+    run_benchmark(config, tmp_path / "run", quiet=True)
+    assert planned == [240]
+    assert events(tmp_path / "run").count("job") == 8
+    left = {path.name for path in (tmp_path / "run" / "jobs").iterdir()}
+    assert not any(name.startswith(("embeddings-", "cells.")) for name in left)
+
+
+def test_permuted_labels_are_scored_on_themselves_and_kept_apart(
+    cohort: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        cohort,
+        models=("constant",),
+        controls=["permuted"],
+        permutations=2,
+        permuted=("pca-logreg",),
+        protocols=("pooled-group",),
+    )
+    run = run_benchmark(config, tmp_path / "run", quiet=True)
+    rows = run.metrics[run.metrics["model"] == "pca-logreg-permuted"]
+    assert set(rows["seed"]) == {0, 1}
+    controls = {path.name for path in (tmp_path / "run" / "controls").iterdir()}
+    assert controls == {
+        f"{table}-pooled-group-permuted-{number}.tsv.gz"
+        for table in ("splits", "predictions")
+        for number in (0, 1)
+    }
+    results = read_predictions(tmp_path / "run" / "predictions-pooled-group.tsv.gz")
+    assert set(results["model"]) == {"constant"}
+    record = {model.name: model for model in run.record.models}["pca-logreg-permuted"]
+    assert (record.control, record.model) == ("permuted", "pca-logreg")
+    ids = run.record.protocols[0].permuted
+    assert len({*ids, run.record.protocols[0].split_id}) == 3
+    truth = [
+        read_splits(tmp_path / "run" / name).drop_duplicates("cell").set_index("cell")["label"]
+        for name in (
+            "splits-pooled-group.tsv.gz",
+            "controls/splits-pooled-group-permuted-0.tsv.gz",
+            "controls/splits-pooled-group-permuted-1.tsv.gz",
+        )
+    ]
+    assert not all(truth[0].equals(other) for other in truth[1:])
+
+
+def test_facts_of_files_and_columns_reach_splits_and_records(tmp_path: Path) -> None:
+    for number in range(2):
+        adata = synthetic_adata(80, 600, seed=number, n_patients=4)
+        adata.obs["patient"] = [f"{number}{name}" for name in adata.obs["patient"]]
+        adata.obs["site"] = ["liver" if number else "lung"] * 80
+        adata.write_h5ad(tmp_path / f"set{number}.h5ad")
+    config = config_of(
+        tmp_path,
+        data=[
+            {"path": str(tmp_path / "set0.h5ad"), "cancer_type": "Melanoma"},
+            {"path": str(tmp_path / "set1.h5ad"), "paper": "P33"},
+        ],
+        tissue="site",
+        models=("constant",),
+        protocols=("pooled-group", "loco"),
+    )
+    run = run_benchmark(config, tmp_path / "run", quiet=True)
+    first, second = run.record.datasets
+    assert first.facets["cancer_type"] == ("Melanoma",)
+    assert second.facets["cancer_type"] == ("Acute lymphoblastic leukemia",)
+    assert second.facets["collection"] == ("primary",)
+    assert first.facets["tissue"] == ("lung",)
+    assert set(read_splits(tmp_path / "run" / "splits-loco.tsv.gz")["target"]) == {
+        "Melanoma",
+        "Acute lymphoblastic leukemia",
+    }
 
 
 def test_drawn_cells_are_stated_in_record_and_report(cohort: Path, tmp_path: Path) -> None:

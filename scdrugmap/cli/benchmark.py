@@ -46,6 +46,13 @@ matrix_options = compose(
         "--cell-line", metavar="COLUMN", help="Cells of one line in a study stay together."
     ),
     click.option("--control", metavar="COLUMN", help="Cells of one shared control stay together."),
+    click.option("--tissue", metavar="COLUMN", help="Column of tissues; groups results."),
+    click.option("--cancer-type", metavar="COLUMN", help="Column of cancer types, for loco."),
+    click.option("--drug-type", metavar="COLUMN", help="Column of kinds of treatment."),
+    click.option("--drug", metavar="COLUMN", help="Column of drugs or regimens, for lodrug."),
+    click.option(
+        "--collection", metavar="COLUMN", help="Column of primary and external, for external."
+    ),
     click.option(
         "--models",
         metavar="A[,B]",
@@ -60,6 +67,14 @@ matrix_options = compose(
         "per model [default: pooled-group].",
     ),
     click.option("--folds", type=int, help="Folds of a protocol [default: 5; of paper 10]."),
+    click.option(
+        "--target",
+        "targets",
+        multiple=True,
+        metavar="NAME",
+        help="What is held out; repeatable [default: everything in turn].",
+    ),
+    click.option("--shot-draws", type=int, help="Draws of few-shot protocols [default: 10]."),
     click.option(
         "--validation", is_flag=True, help="Set groups aside for thresholds and early stopping."
     ),
@@ -153,7 +168,8 @@ def configure(path: Path | None, given: dict[str, Any]) -> BenchmarkConfig:
     if head:
         flags["heads"] = {"sound": head, "paper": head}
     if controls:
-        flags["controls"] = {("all",): True, ("none",): False}.get(controls, controls)
+        words = {"all": True, "none": False}
+        flags["controls"] = words.get(controls[0], controls) if len(controls) == 1 else controls
     if tuning:
         flags["tuning"] = {
             **start.get("tuning", {}),

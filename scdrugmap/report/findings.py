@@ -1,34 +1,26 @@
-"""What a reader must not miss, in plain sentences: results, cautions and red flags."""
+"""What a reader must not miss beside the answers: cautions, and controls that do as well as models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from scdrugmap.report.summary import (
-    REFERENCES,
     TECHNICAL,
-    Estimate,
     display_name,
     estimate,
     number,
+    shots_of,
 )
+from scdrugmap.report.verdicts import AS_GOOD, CHANCE, Level, best_model, candidates
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from scdrugmap.run.record import ModelRecord, ProtocolRecord, RunRecord
 
-CHANCE = 0.5
-AS_GOOD = 0.02
-"""A control within this AUROC of the best model does as well as it."""
-
-OVERSTATED = 0.08
-"""A random split that gives this much more AUROC than the sound one recognises patients."""
-
-Level = Literal["bad", "warn", "good", "info"]
+_FLAGS = (TECHNICAL, "permuted", "untrained")
 
 
 @dataclass(frozen=True)
@@ -40,133 +32,144 @@ class Finding:
 
 
 def findings(run: RunRecord, metrics: pd.DataFrame) -> list[Finding]:
-    """Return the findings of a run: first about the cells, then protocol by protocol."""
+    """Return the findings of a run: red flags first."""
     found: list[Finding] = []
+    evaluated = [item for item in run.protocols if item.status == "evaluated"]
+    if not any(item.family == "sound" for item in evaluated):
+        text = (
+            "No sound protocol was evaluated: no figure below is evidence that a model works for "
+            "a new patient."
+        )
+        found.append(Finding("bad", text))
+    for protocol in evaluated:
+        found += _about_controls(run, metrics, protocol)
+    found += _about_datasets(run, metrics)
     if any(item.simulated for item in run.datasets):
         found.append(
             Finding("info", "The cells are simulated: the truth is known, nothing here is biology.")
         )
-    found += [
-        Finding("bad", f"{item.name} was refused: {item.reason}.")
-        for item in run.protocols
-        if item.status == "refused"
-    ]
-    sound = [x for x in run.protocols if x.family == "sound" and x.status == "evaluated"]
-    paper = [x for x in run.protocols if x.family == "paper" and x.status == "evaluated"]
-    if not sound:
-        text = (
-            "No sound protocol was evaluated: no figure below is evidence that a model works for "
-        )
-        found.append(Finding("bad", text + "a new patient."))
-    for protocol in sound:
-        found += _about_protocol(run, metrics, protocol)
-    for protocol in paper:
-        found += _about_gap(run, metrics, sound[0] if sound else None, protocol)
     names = [model.name for model in run.models if model.commercial_use is False]
     if names:
-        text = f"Not for commercial use: the weights of {', '.join(names)}."
+        text = f"Not for commercial use: the weights of {', '.join(dict.fromkeys(names))}."
         found.append(Finding("info", text))
     return found
 
 
-def candidates(run: RunRecord) -> list[ModelRecord]:
-    """Return the models that compete: no reference, no control, no untrained network."""
-    return [
-        model
-        for model in run.models
-        if model.name not in (*REFERENCES, TECHNICAL) and not model.untrained
-    ]
-
-
-def best_model(run: RunRecord, metrics: pd.DataFrame, protocol: str) -> ModelRecord | None:
-    """Return the competing model of highest AUROC under a protocol, None without one."""
-    known = [
-        (estimate(metrics, protocol, (model.name, model.strategy), "auroc").value, model)
-        for model in candidates(run)
-    ]
-    known = [(value, model) for value, model in known if np.isfinite(value)]
-    return max(known, key=lambda pair: pair[0])[1] if known else None
-
-
-def _about_protocol(
+def _about_controls(
     run: RunRecord, metrics: pd.DataFrame, protocol: ProtocolRecord
 ) -> list[Finding]:
+    """Say which control does as well as the best model, if that does anything at all."""
     best = best_model(run, metrics, protocol.name)
     if best is None:
         return []
-    top = estimate(metrics, protocol.name, (best.name, best.strategy), "auroc")
-    n_models = len(candidates(run))
-    among = f"the best of {n_models} models, " if n_models > 1 else ""
-    text = f"{protocol.name}: {among}{display_name(best)}, reaches AUROC {top.text}"
-    text = text if among else text.replace(", reaches", " reaches")
-    text += f" ({top.interval}, 95 % interval over groups)" if top.interval else ""
-    text += "; a constant predictor has 0.50."
-    level: Level = "good"
-    if top.value < CHANCE + AS_GOOD:
-        level, text = "bad", f"{text} No model does better than a constant."
-    elif not top.interval:
-        level, text = "warn", f"{text} There are too few groups for an interval."
-    elif top.low <= CHANCE:
-        level, text = (
-            "warn",
-            f"{text} The interval includes 0.50: this does not show that any works.",
-        )
-    return [Finding(level, text), *_about_controls(run, metrics, protocol, top.value)]
-
-
-def _about_controls(
-    run: RunRecord, metrics: pd.DataFrame, protocol: ProtocolRecord, best: float
-) -> list[Finding]:
-    """Say which control does as well as the best model, if that does anything at all."""
+    top = estimate(metrics, protocol.name, (best.name, best.strategy), "auroc").value
+    least = max(top - AS_GOOD, CHANCE + AS_GOOD)
     found = []
     for model in run.models:
         one = estimate(metrics, protocol.name, (model.name, model.strategy), "auroc")
-        if not one.value >= max(best - AS_GOOD, CHANCE + AS_GOOD):
-            continue
-        if model.name == TECHNICAL:
-            text = (
-                f"{protocol.name}: technical covariates alone (counts, genes, mitochondrial share) "
-                f"reach AUROC {one.text}, as much as the best model. The label goes with the "
-                "quality of the cells or with their batch."
+        flag = _flag_of(model)
+        if flag and one.value >= least:
+            found.append(
+                Finding("bad", f"{protocol.name}: {_blame(model, flag, protocol, one.text)}")
             )
-            found.append(Finding("bad", text))
-        elif model.untrained:
-            text = (
-                f"{protocol.name}: {display_name(model)} with random weights reaches AUROC "
-                f"{one.text}, as much as the best model. What is measured is not what pretraining "
-                "learnt."
-            )
-            found.append(Finding("bad", text))
     return found
 
 
-def _about_gap(
-    run: RunRecord,
-    metrics: pd.DataFrame,
-    sound: ProtocolRecord | None,
-    paper: ProtocolRecord,
-) -> list[Finding]:
-    """Compare a random split with the sound one, for the model that the random split likes best."""
-    best = best_model(run, metrics, paper.name)
-    if best is None:
-        return []
-    key = (best.name, best.strategy)
-    easy = estimate(metrics, paper.name, key, "auroc")
-    hard = estimate(metrics, sound.name, key, "auroc") if sound else Estimate()
-    text = f"{paper.name}: {display_name(best)} reaches AUROC {easy.text}"
-    if sound is None or not np.isfinite(hard.value):
-        text += (
-            ". Cells of one patient are on both sides of this split: the number compares with "
-            "publications and is no evidence."
+def _flag_of(model: ModelRecord) -> str:
+    """Return the control that a model is, if its success would discredit the others."""
+    if model.name == TECHNICAL:
+        return TECHNICAL
+    kind = "untrained" if model.untrained else model.control
+    return kind if kind in _FLAGS else ""
+
+
+def _blame(model: ModelRecord, flag: str, protocol: ProtocolRecord, auroc: str) -> str:
+    if flag == TECHNICAL:
+        return (
+            f"technical covariates alone (counts, genes, mitochondrial share) reach AUROC {auroc}, "
+            "as much as the best model. The label goes with the quality of the cells or with their "
+            "batch."
         )
-        return [Finding("warn", text)]
-    gap = easy.value - hard.value
-    if gap < OVERSTATED:
-        more = "more" if gap >= 0 else "less"
-        text += f", {number(abs(gap))} {more} than under {sound.name}."
-        return [Finding("info", text)]
-    text += (
-        f", but {hard.text} under {sound.name}. The difference of {number(gap)} is recognition of "
-        "groups seen in training; a new patient will not bring it."
+    if flag == "permuted":
+        why = (
+            "This split rewards recognising patients, whatever their label."
+            if protocol.family == "paper"
+            else "There are too few groups, or copies of cells are on both sides of the split."
+        )
+        return (
+            f"{model.model or model.name} trained on labels dealt out anew over groups reaches "
+            f"AUROC {auroc}, as much as the best model. {why}"
+        )
+    return (
+        f"{display_name(model)} with random weights reaches AUROC {auroc}, as much as the best "
+        "model. What is measured is not what pretraining learnt."
     )
-    return [Finding("warn", text)]
+
+
+def controls_by_dataset(run: RunRecord, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return per protocol and dataset the best model beside the controls that could discredit it.
+
+    Returns
+    -------
+    DataFrame
+        protocol, dataset, best model, auroc of it and of each control (NaN where there is none),
+        and ``red flag``: the controls that do as well, joined; no rows for a single dataset.
+    """
+    if len(run.datasets) < 2:
+        return pd.DataFrame()
+    pooled = metrics[
+        (metrics["fold"].astype(str) == "all")
+        & (metrics["level"] == "cell")
+        & (metrics["metric"] == "auroc")
+        & metrics["dataset"].isin([item.name for item in run.datasets])
+    ]
+    if "facet" in pooled:
+        pooled = pooled[pooled["facet"] == ""]
+    mean = pooled.groupby(["protocol", "dataset", "model", "strategy"])["value"].mean()
+    rows = []
+    for protocol in run.protocols:
+        if shots_of(protocol.name):
+            continue
+        for dataset in (item.name for item in run.datasets):
+
+            def value(
+                model: ModelRecord, protocol: str = protocol.name, dataset: str = dataset
+            ) -> float:
+                return float(mean.get((protocol, dataset, model.name, model.strategy), np.nan))
+
+            scored = [(value(model), display_name(model)) for model in candidates(run)]
+            scored = [pair for pair in scored if np.isfinite(pair[0])]
+            if not scored:
+                continue
+            top, name = max(scored)
+            row: dict[str, object] = {
+                "protocol": protocol.name,
+                "dataset": dataset,
+                "best model": name,
+                "its AUROC": top,
+            }
+            flags = []
+            for flag in _FLAGS:
+                found = [value(model) for model in run.models if _flag_of(model) == flag]
+                found = [one for one in found if np.isfinite(one)]
+                row[flag] = max(found, default=np.nan)
+                if found and max(found) >= max(top - AS_GOOD, CHANCE + AS_GOOD):
+                    flags.append(flag)
+            rows.append({**row, "red flag": ", ".join(flags)})
+    return pd.DataFrame(rows)
+
+
+def _about_datasets(run: RunRecord, metrics: pd.DataFrame) -> list[Finding]:
+    table = controls_by_dataset(run, metrics)
+    if table.empty:
+        return []
+    sound = {item.name for item in run.protocols if item.family == "sound"}
+    flagged = table[(table["red flag"] != "") & table["protocol"].isin(sound)]
+    return [
+        Finding(
+            "bad",
+            f"{row['protocol']}, {row['dataset']}: {row['red flag']} does as well as the best model "
+            f"({row['best model']}, AUROC {number(float(row['its AUROC']))}).",
+        )
+        for row in flagged.to_dict("records")
+    ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from scdrugmap.report.findings import Finding
     from scdrugmap.run.record import ModelRecord, ProtocolRecord, RunRecord
 
 BEST_CONSTANT = "best constant"
@@ -17,6 +17,8 @@ BEST_CONSTANT = "best constant"
 
 REFERENCES = ("constant", "stratified")
 TECHNICAL = "technical"
+
+Role = Literal["reference", "model", "control"]
 
 METRICS: dict[str, tuple[str, str]] = {
     "auroc": ("AUROC", "chance that a sensitive cell scores above a resistant one; 0.5 is chance"),
@@ -31,6 +33,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "ece": ("ECE", "expected calibration error, 15 equal-mass bins; lower is better"),
 }
 HEADLINE = ("auroc", "macro_f1", "mcc")
+
+_ROLES: tuple[Role, ...] = ("reference", "model", "control")
+_MOST_COLUMNS = 6  # numbers beside each other that a screen takes
+_FEW_SHOT = re.compile(r"few-shot-(\d+)(?:-(cells))?")
 
 
 @dataclass(frozen=True)
@@ -68,18 +74,41 @@ class Row:
     key: tuple[str, str]
     name: str
     title: str
-    kind: str
+    role: Role
     badges: tuple[str, ...]
     cells: tuple[tuple[Estimate, ...], ...]  # per metric, per protocol
 
 
-@dataclass
+@dataclass(frozen=True)
 class Summary:
-    """What the page says in words and numbers."""
+    """The headline numbers of a run.
+
+    Attributes
+    ----------
+    protocols : list of ProtocolRecord
+        All, the sound ones first.
+    shown : list of ProtocolRecord
+        Those of the columns of `rows`: evaluated, and no point of a few-shot curve unless there is
+        nothing else.
+    metrics : tuple of str
+        Those of the columns: fewer where there are many protocols.
+    rows : list of Row
+        References, models by falling AUROC, controls.
+    """
 
     protocols: list[ProtocolRecord]
+    shown: list[ProtocolRecord]
+    metrics: tuple[str, ...]
     rows: list[Row]
-    findings: list[Finding]
+
+    @property
+    def evaluated(self) -> list[ProtocolRecord]:
+        """Every protocol with numbers."""
+        return [item for item in self.protocols if item.status == "evaluated"]
+
+    def of_role(self, *roles: Role) -> list[Row]:
+        """Return the rows of some roles, without the computed constant."""
+        return [row for row in self.rows if row.role in roles and row.name != BEST_CONSTANT]
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -154,33 +183,44 @@ def best_constant_of(metrics: pd.DataFrame, protocol: str, metric: str) -> Estim
 
 
 def summarise(run: RunRecord, metrics: pd.DataFrame) -> Summary:
-    """Make the headline rows and the findings of a run."""
+    """Make the headline rows of a run."""
     protocols = sorted(run.protocols, key=lambda item: item.family != "sound")
-    shown = [item for item in protocols if item.status == "evaluated"]
+    evaluated = [item for item in protocols if item.status == "evaluated"]
+    shown = [item for item in evaluated if shots_of(item.name) is None] or evaluated[:1]
     lead = shown[0].name if shown else ""
+    chosen = HEADLINE[: max(1, _MOST_COLUMNS // max(1, len(shown)))]
 
     def rank(model: ModelRecord) -> tuple[int, float]:
-        if model.name in REFERENCES:
-            return REFERENCES.index(model.name), 0.0
         value = estimate(metrics, lead, (model.name, model.strategy), "auroc").value
-        return len(REFERENCES), -value if np.isfinite(value) else np.inf
+        if role_of(model) == "reference":
+            value = 0.0
+        return _ROLES.index(role_of(model)), -value if np.isfinite(value) else np.inf
 
     trivial = tuple(
-        tuple(best_constant_of(metrics, item.name, metric) for item in shown) for metric in HEADLINE
+        tuple(best_constant_of(metrics, item.name, metric) for item in shown) for metric in chosen
     )
-    rows = [Row(("", ""), BEST_CONSTANT, "", "reference", ("reference",), trivial)]
+    rows = [Row(("", ""), BEST_CONSTANT, "", "reference", (), trivial)]
     for model in sorted(run.models, key=rank):
         key = (model.name, model.strategy)
         cells = tuple(
-            tuple(estimate(metrics, item.name, key, metric) for item in shown)
-            for metric in HEADLINE
+            tuple(estimate(metrics, item.name, key, metric) for item in shown) for metric in chosen
         )
-        rows.append(
-            Row(key, display_name(model), model.title, model.kind, tuple(_badges(model)), cells)
-        )
-    from scdrugmap.report.findings import findings
+        badges = tuple(_badges(model))
+        rows.append(Row(key, display_name(model), model.title, role_of(model), badges, cells))
+    return Summary(protocols, shown, chosen, rows)
 
-    return Summary(protocols, rows, findings(run, metrics))
+
+def role_of(model: ModelRecord) -> Role:
+    """Say whether a model is a trivial reference, a control, or competes."""
+    if model.control == "constant" or model.name in REFERENCES:
+        return "reference"
+    return "control" if model.control or model.untrained or model.name == TECHNICAL else "model"
+
+
+def shots_of(protocol: str) -> tuple[int, str] | None:
+    """Return shots and their unit of a few-shot protocol: ``few-shot-4-cells`` is (4, "cells")."""
+    found = _FEW_SHOT.fullmatch(protocol)
+    return (int(found[1]), found[2] or "samples") if found else None
 
 
 def display_name(model: ModelRecord) -> str:
@@ -196,10 +236,8 @@ def _badges(model: ModelRecord) -> list[str]:
     badges = []
     if model.untrained:
         badges.append("untrained")
-    if model.name in REFERENCES:
-        badges.append("reference")
-    elif model.name == TECHNICAL:
-        badges.append("control")
+    if model.control == "permuted":
+        badges.append("permuted labels")
     if model.level == "sample":
         badges.append("per sample")
     if model.commercial_use is False:
@@ -211,7 +249,7 @@ def results_table(run: RunRecord, metrics: pd.DataFrame, protocol: str) -> pd.Da
     """Return all metrics of a protocol as text, one row per model, the best constant first."""
     trivial = {metric: best_constant_of(metrics, protocol, metric).text for metric in METRICS}
     rows = [{"model": BEST_CONSTANT, **trivial}]
-    for model in sorted(run.models, key=lambda item: item.name not in REFERENCES):
+    for model in sorted(run.models, key=lambda item: _ROLES.index(role_of(item))):
         key = (model.name, model.strategy)
         found = {metric: estimate(metrics, protocol, key, metric) for metric in METRICS}
         sample = estimate(metrics, protocol, key, "auroc", level="sample")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scdrugmap.run import paper
 from scdrugmap.specs import ModelSpec
@@ -40,7 +40,13 @@ def job_tuning(
         base = _shared(config.tuning, n_cells)
     own = config.overrides.get(entry.model)
     given = {} if own is None else own.tuning.model_dump(exclude_none=True)
-    return base.model_copy(update=given)
+    tuning = base.model_copy(update=given)
+    if entry.strategy == "lora":
+        return tuning
+    nothing: dict[str, Any] = dict.fromkeys(("targets", "r", "alpha", "dropout"))
+    if family == "paper" and "learning_rate" not in given:
+        nothing["learning_rate"] = None  # that of the authors is one of adapters
+    return tuning.model_copy(update=nothing)
 
 
 def _shared(tuning: FineTuning, n_cells: int) -> FineTuning:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scdrugmap.config import FACET_COLUMNS
 from scdrugmap.run.record import DatasetRecord
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig, DataFile
     from scdrugmap.data.cells import Cells
     from scdrugmap.evaluation.design import Design
+
+
+_MOST_NAMES = 50  # of one facet of a dataset that a record lists
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,18 @@ def read_cohort(config: BenchmarkConfig) -> Cohort:
             study=config.study,
             cell_line=config.cell_line,
             control=config.control,
+            **{name: getattr(config, name) for name in FACET_COLUMNS},
             where=where_pairs(config),
             cell_arguments=cell_arguments(config, item),
         )
         frame = part.frame.assign(dataset=item.dataset)
+        facts = item.facts()
+        study = facts.pop("study", "")
         if config.study is None:
-            frame["study"] = item.study or item.dataset
-        parts.append(replace(part, frame=frame))
+            frame["study"] = study or item.dataset
+        parts.append(replace(part, frame=frame.assign(**facts)))
     frame = pd.concat([part.frame for part in parts], ignore_index=True)
+    frame = frame.fillna("")  # facts that are told of some files only
     frame = frame.sort_values(["dataset", "cell"], kind="stable", ignore_index=True)
     said = tuple(dict.fromkeys(text for part in parts for text in part.notices))
     design, notices = draw_cells(Design(frame, said), config.max_cells, config.split_seed)
@@ -184,6 +192,11 @@ def _describe(
         name=item.dataset,
         path=item.path.name,
         study=item.study,
+        facets={
+            name: tuple(sorted(set(own[name]) - {""}))[:_MOST_NAMES]
+            for name in FACET_COLUMNS
+            if name in own
+        },
         n_cells=cells.n_cells,
         n_used=len(own),
         n_sensitive=int((own["label"] == SENSITIVE).sum()),

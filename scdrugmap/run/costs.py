@@ -7,7 +7,6 @@ matrix-product rate. All figures are estimates, good to a factor of two or so.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,7 +80,7 @@ def estimate_costs(plan: Plan) -> tuple[Cost, ...]:
             costs.append(_embedding(plan, entry, probes[entry.network]))
         found = probes[entry.network]
         if isinstance(found, _Probe):
-            costs += _training(plan, entry, jobs, found)
+            costs.append(_training(plan, entry, jobs, found))
     return tuple(cost for cost in costs if cost.n_cells)
 
 
@@ -109,7 +108,7 @@ def _embedding(plan: Plan, entry: Entry, found: _Probe | str) -> Cost:
     )
 
 
-def _training(plan: Plan, entry: Entry, jobs: list[Job], found: _Probe) -> Iterator[Cost]:
+def _training(plan: Plan, entry: Entry, jobs: list[Job], found: _Probe) -> Cost:
     sizes = [_sizes(plan, job) for job in jobs]
     n_train, n_test = sum(train for train, _ in sizes), sum(test for _, test in sizes)
     if entry.strategy == "frozen":
@@ -118,18 +117,26 @@ def _training(plan: Plan, entry: Entry, jobs: list[Job], found: _Probe) -> Itera
             for job, (train, _) in zip(jobs, sizes, strict=True)
         )
         note = "from the matrix-product rate of this machine"
-        yield Cost("heads", entry.name, n_train, seconds / _SECONDS_PER_HOUR, 0.0, note)
-        return
+        return Cost("heads", entry.name, n_train, seconds / _SECONDS_PER_HOUR, 0.0, note)
     seen = sum(_cells_seen(job, train) for job, (train, _) in zip(jobs, sizes, strict=True))
     passes = TRAINING_FACTOR * seen + n_test
-    yield Cost(
+    first = next(one for one in plan.entries if one.network == entry.network and _tunes(one))
+    tokens = found.token_bytes * len(plan.cohort.design.frame) if entry == first else 0.0
+    return Cost(
         f"train {entry.strategy}",
         entry.name,
         seen + n_test,
         hours=found.seconds_per_cell * passes / _SECONDS_PER_HOUR,
-        gigabytes=found.token_bytes * len(plan.cohort.design.frame) / 1e9,
+        gigabytes=tokens / 1e9,
         note="at most: training may stop early",
     )
+
+
+def _tunes(entry: Entry) -> bool:
+    """Whether an entry trains the network itself, on tokens that all such entries share."""
+    from scdrugmap.train.settings import FINE_TUNING
+
+    return entry.strategy in FINE_TUNING
 
 
 def _sizes(plan: Plan, job: Job) -> tuple[int, int]:

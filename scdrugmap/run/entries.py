@@ -174,8 +174,6 @@ def _permuted(config: BenchmarkConfig, name: str) -> Entry:
     if name in registry.estimators:
         return Entry(f"{name}-permuted", name, "estimator", "estimator", "permuted", permuted=True)
     spec = registry.model(name)
-    if reason := offered(spec)["frozen"]:
-        raise PluginError(f"{name} cannot be the control permuted: {reason}")
     seed = config.randomize if _has_weights(config, spec) else None
     return Entry(f"{name}-permuted", name, "model", "frozen", "permuted", seed, permuted=True)
 

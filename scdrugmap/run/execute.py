@@ -429,7 +429,7 @@ def _deviations(plan: Plan, jobs: Sequence[Job]) -> tuple[str, ...]:
     rows = {
         (job.entry.model, job.strategy): job.head
         for job in jobs
-        if not job.entry.control and job.head
+        if job.head and job.entry.name == job.entry.model
     }
     return paper.deviations(
         rows,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from scdrugmap.errors import DataError
+from scdrugmap.errors import DataError, UsageError
 from scdrugmap.run.budget import job_tuning
 from scdrugmap.run.entries import Entry, list_entries
-from scdrugmap.train.settings import FineTuning
+from scdrugmap.train.settings import FINE_TUNING, FineTuning
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig, Family, Head
+    from scdrugmap.evaluation.protocols import Protocol
     from scdrugmap.evaluation.splits import Split
     from scdrugmap.run.cohort import Cohort
     from scdrugmap.run.costs import Cost
@@ -142,8 +143,12 @@ def make_plan(config: BenchmarkConfig) -> Plan:
     cohort = read_cohort(config)
     splits, refusals = make_splits(config, cohort)
     permuted, said = _permuted_splits(config, cohort, splits, entries)
+    said += _unanswered(splits, entries)
     plan = Plan(config, cohort, entries, splits, permuted, refusals, (*left_out, *said), jobs=())
-    return replace(plan, jobs=tuple(list_jobs(plan)))
+    plan = replace(plan, jobs=tuple(list_jobs(plan)))
+    if not plan.jobs:
+        raise UsageError(f"there is nothing to run: {plan.notices[-1]}")
+    return plan
 
 
 def plan_with_costs(config: BenchmarkConfig) -> Plan:
@@ -180,12 +185,15 @@ def _split(config: BenchmarkConfig, design: Any, protocol: str) -> Split:
     from scdrugmap.evaluation.protocols import get_protocol
     from scdrugmap.evaluation.splits import make_split
 
+    chosen = get_protocol(protocol)
     return make_split(
         design,
         protocol,
-        folds=config.n_folds(get_protocol(protocol).family),
+        folds=config.n_folds(chosen.family),
         seed=config.split_seed,
         validation=config.validation,
+        targets=config.targets if chosen.holds_out else (),
+        draws=config.shot_draws,
     )
 
 
@@ -201,7 +209,9 @@ def _permuted_splits(
         return {}, []
     for number in range(config.permutations):
         design = permute_labels(cohort.design, number)
-        for protocol in splits:
+        for protocol, split in splits.items():
+            if not split.protocol.trains:
+                continue
             try:
                 made[protocol, number] = _split(config, design, protocol)
             except DataError as err:
@@ -218,6 +228,8 @@ def list_jobs(plan: Plan) -> Iterator[Job]:
     for entry in plan.entries:
         for protocol, split in plan.splits.items():
             family = split.protocol.family
+            if not _answers(split.protocol, entry):
+                continue
             for seed in _seeds(config, entry):
                 table = plan.permuted.get((protocol, seed)) if entry.permuted else split
                 if table is None:
@@ -230,10 +242,38 @@ def list_jobs(plan: Plan) -> Iterator[Job]:
                         entry=entry,
                         head=_head(config, entry, family),
                         tuning=job_tuning(config, entry, family, cells[fold]),
-                        shots=config.shots if entry.strategy == "prompt" else 0,
+                        shots=_shots(config, entry, split.protocol),
                         fold=fold,
                         seed=seed,
                     )
+
+
+def _answers(protocol: Protocol, entry: Entry) -> bool:
+    """Whether an entry has an answer to the question of a protocol."""
+    if not protocol.trains:
+        return entry.strategy == "prompt"
+    return not (protocol.frozen and entry.strategy in FINE_TUNING)
+
+
+def _unanswered(splits: dict[str, Split], entries: Sequence[Entry]) -> list[str]:
+    """Say which entries take no part in a protocol, and why."""
+    notices = []
+    for name, split in splits.items():
+        reason = "the encoder stays as it is" if split.protocol.trains else "nothing is trained"
+        out = [
+            f"{entry.name} {entry.strategy}" if entry.kind == "model" else entry.name
+            for entry in entries
+            if not _answers(split.protocol, entry)
+        ]
+        if len(out) == len(entries):
+            notices.append(f"{name}: {reason}, and no text model is there to answer")
+        elif out:
+            notices.append(f"{name}: {reason}: without {', '.join(out)}")
+    return notices
+
+
+def _shots(config: BenchmarkConfig, entry: Entry, protocol: Protocol) -> int:
+    return config.shots if entry.strategy == "prompt" and protocol.trains else 0
 
 
 def _seeds(config: BenchmarkConfig, entry: Entry) -> tuple[int, ...]:
@@ -255,5 +295,7 @@ def _head(config: BenchmarkConfig, entry: Entry, family: Family) -> Head | None:
 def _training_cells(split: Split) -> dict[int, int]:
     """Return the number of training cells of each fold."""
     table = split.table
-    folds, n_cells = np.unique(table.loc[table["role"] == "train", "fold"], return_counts=True)
+    train = (table["role"] == "train").to_numpy()
+    folds, place = np.unique(table["fold"], return_inverse=True)
+    n_cells = np.bincount(place, train, len(folds)).astype(int)
     return dict(zip(folds.tolist(), n_cells.tolist(), strict=True))

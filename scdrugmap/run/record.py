@@ -29,6 +29,9 @@ class DatasetRecord(Record):
     name: str
     path: str
     study: str = ""
+    facets: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="its tissues, cancer types, drugs, ..."
+    )
     n_cells: int = Field(description="cells of the file, after --where")
     n_used: int = Field(description="labelled cells that took part")
     n_sensitive: int
