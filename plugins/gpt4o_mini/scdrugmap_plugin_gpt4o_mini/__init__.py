@@ -38,10 +38,10 @@ class Options(BaseOptions):
     top_k: int | None = Field(
         None, ge=1, le=2000, description="genes of a cell; none: as the template says"
     )
-    fields: tuple[str, ...] = Field(
-        ("drug",),
+    fields: tuple[str, ...] | None = Field(
+        None,
         description="facts that are sent where they are known, comma-separated: drug, tissue, "
-        "cancer_type (columns of obs)",
+        "cancer_type (columns of obs); none: drug, if the template tells it",
     )
     cells_per_request: int = Field(
         1, ge=1, le=20, description="cells that share a request; above 1 they influence each other"

@@ -22,6 +22,7 @@ WORDS: tuple[Word, ...] = ("sensitive", "resistant", "unsure")
 
 _LEAST_MASS = 0.5
 _AROUND = " \t\r\n\":{},.'"  # what stands around a label inside of a token
+_DIGITS = re.compile(r"\{res:([01](?:,[01])*)\}")
 _BEFORE_LABEL = re.compile(r'"label"\s*:\s*"')
 
 CUT, FILTERED, EMPTY, NOT_VALID, NO_REPLY = "length", "filtered", "empty", "not_valid", "no_reply"
@@ -153,6 +154,25 @@ def read_several(reply: dict[str, Any], ids: Sequence[str]) -> dict[str, Answer]
         if times[item.id] == 1:
             answers[item.id] = _answer(item.label, places, number, len(items), said)
     return answers
+
+
+def read_digits(reply: dict[str, Any], n: int) -> list[Answer]:
+    """Read a row of `n` digits as the paper asks for it: ``{res:1,0,...}``, 1 is sensitive.
+
+    The paper's code drops the cells of a request with another number of digits, and their labels
+    with them; here they are invalid.
+    """
+    said = spoken(reply)
+    if said.refused:
+        return [_not_answered("abstained", REFUSED, said)] * n
+    found = None if said.problem else _DIGITS.search(said.text)
+    digits = found[1].split(",") if found else []
+    if len(digits) != n:
+        return [_not_answered("invalid", said.problem or NOT_VALID, said)] * n
+    return [
+        Answer("answered", float(digit), flag=P_HARD, raw=said.text, served_by=said.served_by)
+        for digit in digits
+    ]
 
 
 def _word(text: str) -> Word:

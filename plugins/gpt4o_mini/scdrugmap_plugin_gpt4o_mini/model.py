@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,13 @@ from scdrugmap.text.contract import Answer
 from scdrugmap.text.dispatch import Dispatcher
 from scdrugmap.text.kept import KeptReplies
 from scdrugmap.text.patience import TemporaryError
-from scdrugmap_plugin_gpt4o_mini.answers import NO_REPLY, TOO_LONG, read_one, read_several
+from scdrugmap_plugin_gpt4o_mini.answers import (
+    NO_REPLY,
+    TOO_LONG,
+    read_digits,
+    read_one,
+    read_several,
+)
 from scdrugmap_plugin_gpt4o_mini.costs import Forecast, price_of
 from scdrugmap_plugin_gpt4o_mini.endpoint import (
     Place,
@@ -28,6 +34,8 @@ from scdrugmap_plugin_gpt4o_mini.probe import kept_capabilities, probe
 from scdrugmap_plugin_gpt4o_mini.prompts import (
     Capabilities,
     Request,
+    asks_for_digits,
+    digits_request,
     joint_request,
     one_request,
     readable,
@@ -65,7 +73,7 @@ class ChatModel:
                 "one of kind chat",
                 hint="use --set template=chat-classify",
             )
-        unknown = sorted(set(options.fields) - set(self.template.fields))
+        unknown = sorted(set(options.fields or ()) - set(self.template.fields))
         if unknown:
             raise UsageError(
                 f"template {self.template.name} tells no {', '.join(unknown)}",
@@ -81,7 +89,9 @@ class ChatModel:
     @property
     def fields(self) -> tuple[str, ...]:
         """Facts that are sent."""
-        return self.options.fields
+        if self.options.fields is not None:
+            return self.options.fields
+        return tuple(name for name in ("drug",) if name in self.template.fields)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -92,13 +102,20 @@ class ChatModel:
             if several > 1
             else ""
         )
-        return tuple(
-            filter(None, (together, "public datasets and their papers may be known to the model"))
+        digits = (
+            "the paper's code drops cells with an invalid answer and their labels; here they count"
+            if asks_for_digits(self.template)
+            else ""
         )
+        known = "public datasets and their papers may be known to the model"
+        return tuple(filter(None, (together, digits, known)))
 
     def preview(self, question: Question) -> str:
         """Return the messages of a question, as they would be sent to an able endpoint."""
-        request = one_request(0, question, self.template, self.options, Capabilities())
+        if asks_for_digits(self.template):
+            request = self._together(digits_request, [0], [question], Capabilities())
+        else:
+            request = self._alone(0, [question], Capabilities())
         return readable(request.body["messages"])
 
     def forecast(self, questions: Sequence[Question], asking: Asking) -> list[str]:
@@ -127,6 +144,9 @@ class ChatModel:
         order = list(range(len(questions)))
         random.Random(self.options.seed).shuffle(order)
         size = self.options.cells_per_request
+        chunks = [order[start : start + size] for start in range(0, len(order), size)]
+        if asks_for_digits(self.template):
+            return [self._together(digits_request, chunk, questions, can) for chunk in chunks]
         if size == 1:
             return [self._alone(position, questions, can) for position in order]
         if not can.schema:
@@ -139,13 +159,17 @@ class ChatModel:
                 "example cells are shown for one cell at a time",
                 hint="use --set cells_per_request=1",
             )
-        chunks = [order[start : start + size] for start in range(0, len(order), size)]
-        return [
-            joint_request(
-                chunk, [questions[place] for place in chunk], self.template, self.options, can
-            )
-            for chunk in chunks
-        ]
+        return [self._together(joint_request, chunk, questions, can) for chunk in chunks]
+
+    def _together(
+        self,
+        make: Callable[..., Request],
+        chunk: list[int],
+        questions: Sequence[Question],
+        can: Capabilities,
+    ) -> Request:
+        chosen = [questions[place] for place in chunk]
+        return make(chunk, chosen, self.template, self.options, can)
 
     def _alone(self, position: int, questions: Sequence[Question], can: Capabilities) -> Request:
         return one_request(position, questions[position], self.template, self.options, can)
@@ -216,7 +240,7 @@ class _Run:
 
     def second_round(self, answers: list[Answer]) -> None:
         """Ask once more, alone, about cells whose shared request gave no valid answer."""
-        if self.model.options.cells_per_request == 1:
+        if self.model.options.cells_per_request == 1 or asks_for_digits(self.model.template):
             return
         again = [
             self.model._alone(place, self.questions, self.can)
@@ -333,7 +357,9 @@ class _Run:
 
     def _read(self, request: Request, reply: dict[str, Any]) -> dict[int, Answer]:
         key = hash_json(self.model._identity(request))
-        if not request.ids:
+        if request.digits:
+            found = read_digits(reply, len(request.positions))
+        elif not request.ids:
             found = [read_one(reply, schema=self.can.schema)]
         else:
             by_id = read_several(reply, request.ids)

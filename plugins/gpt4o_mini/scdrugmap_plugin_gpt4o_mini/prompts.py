@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from scdrugmap.text.budget import Usage, estimated_tokens, most_tokens
@@ -23,7 +23,16 @@ SEVERAL_FORM = (
     'the form {"cells": [{"id": "c01", "label": "unsure"}]} that has every id exactly once.'
 )
 
+DIGITS_FORM = (
+    "Judge from what you know of biology whether tumour cells are sensitive or resistant to drug "
+    "treatment. Each of the {n} lines below lists the genes that one cell expresses most, the highest "
+    "first. Answer 1 for sensitive and 0 for resistant, for all cells in the order of the lines, in "
+    "the form {{res:1,0,...}} with exactly {n} digits and nothing else."
+)
+"""What the paper asks, in other words; its answer is a row of digits."""
+
 _TOKENS_PER_ANSWER = 8  # {"label": "sensitive"}
+_TOKENS_PER_DIGIT = 4  # and its comma, with room for the braces
 _TOKENS_PER_ITEM = 24  # the most of one of several answers, id included
 
 
@@ -109,6 +118,8 @@ class Request:
         What is sent.
     likely, most : Usage
         Tokens, as estimated and as bounded.
+    digits : bool
+        The answer is a row of digits.
     """
 
     positions: tuple[int, ...]
@@ -116,6 +127,7 @@ class Request:
     body: dict[str, Any]
     likely: Usage
     most: Usage
+    digits: bool = False
 
 
 def one_request(
@@ -158,6 +170,26 @@ def joint_request(
         options, _told(messages, SEVERAL_FORM), n_tokens, schema, options.top_logprobs
     )
     return _request(tuple(positions), ids, body, questions, n_tokens)
+
+
+def digits_request(
+    positions: Sequence[int],
+    questions: Sequence[Question],
+    template: Template,
+    options: Options,
+    can: Capabilities,
+) -> Request:
+    """Ask as the paper does: one message, one line per cell, a row of digits as the answer."""
+    lines = "\n".join(template.render(question.genes, question.fields) for question in questions)
+    messages = [{"role": "user", "content": f"{DIGITS_FORM.format(n=len(questions))}\n\n{lines}"}]
+    n_tokens = max(options.max_tokens, _TOKENS_PER_DIGIT * len(questions))
+    body = can.request(options, messages, n_tokens, None, 0)
+    return replace(_request(tuple(positions), (), body, questions, n_tokens), digits=True)
+
+
+def asks_for_digits(template: Template) -> bool:
+    """Tell whether the answers of a template are 1 and 0."""
+    return dict(template.answers) == {"sensitive": "1", "resistant": "0"}
 
 
 def _told(messages: list[dict[str, str]], form: str) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scdrugmap_plugin_gpt4o_mini.answers import probability, read_one, read_several
+from scdrugmap_plugin_gpt4o_mini.answers import probability, read_digits, read_one, read_several
 
 
 def token(text: str, logprob: float = -0.1, **others: float) -> dict[str, Any]:
@@ -186,3 +186,24 @@ def test_unknown_id_makes_all_cells_of_the_request_invalid() -> None:
     text = '{"cells":[{"id":"c01","label":"sensitive"},{"id":"c09","label":"resistant"}]}'
     answers = read_several(reply(text), ["c01", "c02"])
     assert {answer.reason for answer in answers.values()} == {"wrong_ids"}
+
+
+@pytest.mark.parametrize(
+    ("text", "p"),
+    [
+        ("{res:1,0,1}", [1, 0, 1]),
+        ("Here you are: {res:0,0,0}.", [0, 0, 0]),
+        ("{res:1,0}", None),
+        ("{res:1,0,1,1}", None),
+        ("{res:10,1}", None),
+        ("{res:1,0,}", None),
+        ("1,0,1", None),
+    ],
+)
+def test_row_of_digits_counts_only_with_exactly_one_digit_per_cell(text: str, p: Any) -> None:
+    answers = read_digits(reply(text), 3)
+    if p is None:
+        assert {(a.state, a.reason) for a in answers} == {("invalid", "not_valid")}
+    else:
+        assert [answer.p_sensitive for answer in answers] == p
+        assert {answer.flag for answer in answers} == {"p_hard"}

@@ -335,3 +335,23 @@ def test_many_cells_are_agreed_to_even_on_this_machine() -> None:
 def test_options_that_do_not_fit_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build(Options(**options))
+
+
+@pytest.mark.needs_llm_server
+def test_paper_asks_about_ten_cells_in_one_message_and_its_invalid_cells_are_counted(
+    proxy: FaultProxy, asking: Asking
+) -> None:
+    ask(proxy, asking, 1)
+    proxy.plan.seen.clear()
+    proxy.plan.faults[:] = [said("{res:" + ",".join("10" * 5) + "}"), said("{res:1}")]
+    one_by_one = replace(asking, concurrency=1)
+    answers = ask(proxy, one_by_one, 13, template="paper-gpt", cells_per_request=10)
+    assert [len(request["messages"]) for request in proxy.plan.seen] == [1, 1]
+    first = asked_genes(proxy.plan.seen[0])
+    assert first.count("[MET, KRT76, GPR17, TSC1, RDH10, TAF") == 10
+    assert "exactly 10 digits" in first
+    assert "response_format" not in proxy.plan.seen[0]
+    assert sorted(a.p_sensitive for a in answers if a.state == "answered") == [0] * 5 + [1] * 5
+    assert [a.reason for a in answers if a.state == "invalid"] == ["not_valid"] * 3
+    notices = build(Options(template="paper-gpt")).notices
+    assert any("paper's code drops" in notice for notice in notices)
