@@ -110,8 +110,12 @@ def measure(row: Row) -> dict[str, object]:
     matrix = max(matrix, best(2.0 * MATRIX**3, lambda: factor @ factor))
     flop = flop_per_cell(network, tokens, row.n_embedded if grouped else None)
     n_tokens = int(loaded.model.cost(tokens).sum()) / row.n_embedded
+    traits = loaded.model.traits
     return {
         **asdict(row),
+        "dim": traits.dim,
+        "max_tokens": traits.max_tokens,
+        "vocabulary_size": traits.vocabulary_size,
         "tokens_per_cell": n_tokens,
         "tokenising_cells_per_s": tokenising,
         "forward_cells_per_s": forward,
