@@ -27,6 +27,9 @@ class Technical:
     mitochondrial gene it leaves that share out. Both are said in ``notices``.
     """
 
+    single_genes = False
+    """No gene has a part of its own in the answer: it cannot be explained."""
+
     def __init__(self, options: Options, seed: int) -> None:
         self.notices: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, FAINT = "#1c2430", "#5a6573", "#d9dee5", "#f1f4f7"
 SENSITIVE, RESISTANT, BETWEEN = "#2166ac", "#b2182b", "#b9bec6"
 SOUND, PAPER, BASELINE = "#0f766e", "#a8670a", "#7b8694"
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#8c6d00", "#5b6ee1")
+"""Lines of several models: told apart with every kind of colour vision (after Okabe and Ito)."""
+
+SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 LABEL_COLOURS = {"sensitive": SENSITIVE, "resistant": RESISTANT}
 
@@ -52,6 +57,9 @@ _DARK = {
     SOUND: "#2fb8a9",
     PAPER: "#e0a33e",
     BASELINE: "#98a3b0",
+    **dict(
+        zip(SERIES, ("#4fa8dd", "#f08a4b", "#2fc397", "#dd8dbb", "#c9a93a", "#8f9cf5"), strict=True)
+    ),
 }
 
 _RC: dict[Any, Any] = {
@@ -116,8 +124,15 @@ def panel(
     return axes
 
 
-def to_svg(figure: Figure) -> bytes:
-    """Return a figure as SVG: the same drawing gives the same bytes."""
+def to_svg(figure: Figure, *, dark: bool = True) -> bytes:
+    """Return a figure as SVG: the same drawing gives the same bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+    dark : bool
+        With a dark dress for dark screens; without it for print.
+    """
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # The reader's fonts are used, not the one that only measures the text here.
@@ -129,24 +144,45 @@ def to_svg(figure: Figure) -> bytes:
     text = text.replace("'DejaVu Sans'", "sans-serif")
     text = re.sub(r"\n\s+", "\n", text)
     head, mark, rest = text.partition(">")
-    return (head + mark + f"<style>{_sheet()}</style>" + rest).encode()
+    return (head + mark + f"<style>{_sheet(dark=dark)}</style>" + rest).encode()
 
 
-def _sheet() -> str:
-    dark = "".join(
+def to_pdf(figure: Figure) -> bytes:
+    """Return a figure as PDF whose text stays text: the same drawing gives the same bytes."""
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), mpl.rc_context({**_RC, "pdf.fonttype": 42}):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="pdf", dpi=300, metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
+def to_plain_svg(figure: Figure) -> bytes:
+    """Return a figure as SVG for print, under our rules."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_RC):
+        return to_svg(figure, dark=False)
+
+
+def _sheet(*, dark: bool) -> str:
+    fonts = f"text{{font-family:{_FONTS}!important}}"
+    if not dark:
+        return fonts
+    shades = "".join(
         f'[style*="{what}: {light}"]{{{what}:{shade}!important}}'
         for light, shade in _DARK.items()
         for what in ("fill", "stroke")
     )
-    return f"text{{font-family:{_FONTS}!important}}@media(prefers-color-scheme:dark){{{dark}}}"
+    return f"{fonts}@media(prefers-color-scheme:dark){{{shades}}}"
 
 
-def to_png(figure: Figure, scale: float = 2.0) -> bytes:
-    """Return a figure as PNG with a clear background, `scale` pixels per CSS pixel."""
+def to_png(figure: Figure, scale: float = 2.0, *, clear: bool = True) -> bytes:
+    """Return a figure as PNG, `scale` pixels per CSS pixel, on a clear or white background."""
     buffer = io.BytesIO()
-    figure.savefig(
-        buffer, format="png", dpi=72 * scale, metadata={"Software": None}, transparent=True
-    )
+    how: dict[str, Any] = {"transparent": True} if clear else {"facecolor": "white"}
+    figure.savefig(buffer, format="png", dpi=72 * scale, metadata={"Software": None}, **how)
     return buffer.getvalue()
 
 
@@ -168,7 +204,25 @@ def printable(text: str, longest: int = 24) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure and what belongs to it."""
+    """A drawn figure and what belongs to it.
+
+    Attributes
+    ----------
+    title, alt, caption : str
+        ``alt`` says the numbers.
+    image : bytes
+        Of type `mime`, `width` x `height` CSS pixels.
+    table : DataFrame
+        The numbers behind it.
+    file : str
+        Its name without ending.
+    figure : Figure
+        The drawing itself, for other formats.
+    kind : str
+        What an interactive page draws of `table`: ``intervals``, ``heatmap``, ``roc`` or nothing.
+    reference : float
+        Of the dashed line, or the middle of the colours.
+    """
 
     title: str
     alt: str
@@ -179,6 +233,9 @@ class Picture:
     table: pd.DataFrame
     file: str
     caption: str = ""
+    figure: Figure | None = field(default=None, compare=False, repr=False)
+    kind: str = ""
+    reference: float = float("nan")
 
 
 def records(frame: pd.DataFrame) -> Iterator[Any]:
