@@ -1,10 +1,10 @@
-"""Ask many questions at a time: a pool of threads, a breaker, and an orderly end."""
+"""Ask many questions at a time: threads, a breaker, and an orderly end."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Generic, TypeVar
 
 from scdrugmap.errors import ResourceError
@@ -60,14 +60,13 @@ class Dispatcher(Generic[Task, Result]):
         running: dict[Future[Result], Task] = {}
         ended: BaseException | None = None
         failures = 0
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="scdrugmap-ask")
         try:
             while True:
                 while ended is None and len(running) < self._concurrency:
                     task = next(waiting, None)
                     if task is None:
                         break
-                    running[pool.submit(self._work, task)] = task
+                    running[self._start(task)] = task
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -88,10 +87,25 @@ class Dispatcher(Generic[Task, Result]):
         except BaseException:  # Ctrl-C, or nobody wants the results any more
             self._stop.set()
             raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
         if ended is not None:
             raise ended
+
+    def _start(self, task: Task) -> Future[Result]:
+        """Do a task in a thread of its own.
+
+        An executor would wait for its threads when the process ends; a server that hangs must not
+        hold up who pressed Ctrl-C. A thread costs nothing beside a request.
+        """
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(self._work(task))
+            except BaseException as err:  # it belongs to whoever waits for the result
+                future.set_exception(err)
+
+        threading.Thread(target=run, daemon=True, name="scdrugmap-ask").start()
+        return future
 
 
 def _broken(failures: int, last: TemporaryError) -> ResourceError:

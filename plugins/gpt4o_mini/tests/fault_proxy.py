@@ -20,7 +20,7 @@ class Fault:
     status : int
         Answered at once with this status; 0: see `kind`.
     kind : str
-        ``hang`` (no answer for `seconds`), ``drop`` (the connection is closed), ``cut`` (half of
+        ``real`` (no fault), ``hang`` (no answer for `seconds`), ``drop`` (the connection is closed), ``cut`` (half of
         the real answer), ``text`` (the real answer with `body` as what was said), ``json`` (`body`
         as the whole answer), ``strip`` (the real answer without log-probabilities).
     """
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         fault = self.server.plan.next(json.loads(body), self.headers.get("Authorization", ""))
-        if fault is None:
+        if fault is None or fault.kind == "real":
             self._reply(*self._real(body))
         elif fault.status:
             self._reply(fault.status, json.dumps(fault.body or {}).encode(), fault.headers)

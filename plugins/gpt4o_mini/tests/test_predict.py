@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -288,3 +290,36 @@ def test_scdrugmap_models_offers_the_endpoint_without_importing_its_client() -> 
     assert done.returncode == 0, done.stderr
     spec = get_registry().models["gpt4o_mini"]
     assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.slow
+@pytest.mark.needs_llm_server
+def test_interrupted_run_keeps_its_answers_and_ends_soon(
+    proxy: FaultProxy, cli: Callable[..., Result], cohort: Path
+) -> None:
+    output = cohort.with_name("predictions.tsv")
+    model = ["predict", str(cohort), "--model", "gpt4o_mini", *at(proxy), *KEYED]
+    cli(*model, "--dry-run")
+    # two probes and eight cells are answered, then the server hangs
+    proxy.plan.faults[:] = [Fault(kind="real")] * 10
+    proxy.plan.always = Fault(kind="hang", seconds=50)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "scdrugmap", *model, "-o", str(output)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(600):
+        if len(proxy.plan.seen) >= 12:
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    began = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=100)
+    assert time.monotonic() - began < 20
+    assert run.returncode == 130, err
+    assert not output.exists()
+    proxy.plan.always = None
+    n = len(proxy.plan.seen)
+    assert cli(*model, "-o", output).code == 0
+    assert len(proxy.plan.seen) - n == 23 - 8
