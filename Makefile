@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit lint format docs bench wheels clean
+.PHONY: help install demo test test-unit lint format docs schema bench wheels clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -47,6 +47,9 @@ lint: install  ## Check style and types
 format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+schema: install  ## Write the JSON schema of benchmark files, docs/reference/benchmark.schema.json
+	$(BIN)/python scripts/make_benchmark_schema.py
 
 docs: install  ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

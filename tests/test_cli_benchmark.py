@@ -153,3 +153,28 @@ def test_help_ends_with_an_example(cli: Callable[..., Any], verb: str) -> None:
     result = cli(verb, "--help")
     assert result.code == 0
     assert f"scdrugmap {verb} " in result.out.partition("Example:")[2]
+
+
+def test_strategies_controls_and_tuning_come_from_flags() -> None:
+    config = configure(
+        None,
+        given(
+            models="scgpt",
+            strategies="frozen,lora",
+            tuning=("epochs=2", "learning_rate=0.01"),
+            controls="technical,permuted",
+            permutations=3,
+            protocols=("paper",),
+        ),
+    )
+    assert config.strategies == ("frozen", "lora")
+    assert (config.tuning.epochs, config.tuning.learning_rate) == (2, 0.01)
+    assert config.controls == ("technical", "permuted")
+    assert config.permutations == 3
+    assert config.protocols == ("paper-pooled",)
+    assert configure(None, given(controls="none")).controls == ()
+    assert len(configure(None, given(controls="all")).controls) == 5
+    with pytest.raises(UsageError, match="--tune 'epochs' is not"):
+        configure(None, given(tuning=("epochs",)))
+    with pytest.raises(UsageError, match=r"tuning\.epoks"):
+        configure(None, given(tuning=("epoks=3",)))

@@ -158,3 +158,65 @@ def test_every_field_is_described() -> None:
     assert [
         name for name, field in BenchmarkConfig.model_fields.items() if not field.description
     ] == []
+
+
+def test_paper_is_the_protocol_with_the_settings_of_its_authors() -> None:
+    config = make_config({"data": "a.h5ad", "label": "r", "protocols": ["pooled-group", "paper"]})
+    assert config.protocols == ("pooled-group", "paper-pooled")
+    assert (config.n_folds("sound"), config.n_folds("paper")) == (5, 10)
+    same = {"data": "a.h5ad", "label": "r", "protocols": ["paper", "paper-pooled"]}
+    with pytest.raises(UsageError, match="is there twice"):
+        make_config(same)
+
+
+def test_strategies_are_those_of_training() -> None:
+    from scdrugmap.train.settings import MODEL_STRATEGIES
+
+    for strategy in (*MODEL_STRATEGIES, "prompt"):
+        make_config({"data": "a.h5ad", "label": "r", "strategies": strategy})
+    with pytest.raises(UsageError, match=r"strategies\.0 = 'lorra'") as caught:
+        make_config({"data": "a.h5ad", "label": "r", "strategies": ["lorra"]})
+    assert "'lora'" in caught.value.message
+
+
+def test_controls_are_all_none_or_some() -> None:
+    fields = {"data": "a.h5ad", "label": "r"}
+    assert make_config({**fields, "controls": True}) == make_config(fields)
+    assert make_config({**fields, "controls": False}).controls == ()
+    assert make_config({**fields, "controls": "technical"}).controls == ("technical",)
+
+
+def test_unknown_keys_of_nested_records_name_the_keys_there(tmp_path: Path) -> None:
+    err = refusal(tmp_path, GOOD + "tuning:\n  patiance: 3\n")
+    assert "line 14" in err.message
+    assert "'tuning.patiance'" in err.message
+    assert "did you mean patience?" in err.hint
+    err = refusal(tmp_path, GOOD + "overrides:\n  randproj:\n    tuning: {epochs: 3}\n")
+    assert "line 15" in err.message
+    assert "learning_rate" in err.hint
+    assert "folds" not in err.hint
+
+
+def test_facts_of_a_file_win_over_those_of_the_papers_dataset() -> None:
+    config = make_config(
+        {
+            "data": [
+                {"path": "a.h5ad", "paper": "P33", "drug": "another"},
+                {"path": "b.h5ad", "paper": "P99"},
+            ],
+            "label": "r",
+        }
+    )
+    facts = config.data[0].facts()
+    assert facts["drug"] == "another"
+    assert facts["collection"] == "primary"
+    assert facts["study"]
+    with pytest.raises(UsageError, match="no dataset 'P99'"):
+        config.data[1].facts()
+
+
+def test_targets_need_a_protocol_that_holds_something_out() -> None:
+    fields = {"data": "a.h5ad", "label": "r", "targets": ["a"]}
+    with pytest.raises(UsageError, match="none of the protocols holds anything out"):
+        make_config(fields).resolved()
+    assert make_config({**fields, "protocols": ["lodo", "paper"]}).resolved().targets == ("a",)

@@ -77,6 +77,7 @@ LORA: dict[str, LoraSettings] = {
         3,
         ("genes are cut by the model's own rule; theirs takes the first 6,000 columns",),
     ),
+    "celllm": LoraSettings("to_q, to_k, to_v", _QKV, 10, 3),
     "cellplm": LoraSettings(
         "query_projection, key_projection, value_projection",
         _QKV,
@@ -124,7 +125,7 @@ LORA: dict[str, LoraSettings] = {
         ),
     ),
 }
-"""By model; CellLM was in the paper too and has no plugin here."""
+"""By model."""
 
 _FROZEN_DEVIATIONS = {
     "llama3": (
