@@ -158,6 +158,11 @@ class Place:
                 "set",
                 hint=f"export {variable}=..., or name another one with --api-key-env",
             )
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(
+                f"the key in {variable} holds characters that no key has",
+                hint="was it copied from formatted text? Set it again",
+            )
         return key
 
 

@@ -266,6 +266,13 @@ def test_key_of_one_provider_is_not_sent_to_another(monkeypatch: pytest.MonkeyPa
     assert Place.parse("https://llm.example.org/v1").find_key(named) == KEY
 
 
+def test_key_that_cannot_be_sent_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-\u2026abc")
+    with pytest.raises(UsageError, match="key in OPENAI_API_KEY holds characters") as error:
+        Place.parse("https://api.openai.com/v1").find_key(Asking())
+    assert "abc" not in f"{error.value.message}{error.value.hint}"
+
+
 def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UsageError, match="OPENAI_API_KEY is not set"):

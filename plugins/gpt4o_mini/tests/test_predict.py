@@ -163,7 +163,7 @@ def test_zero_shot_predictor_looks_at_no_label_and_sends_nothing_in_training(
     assert done.code == 0, done.err
     assert set(pd.read_csv(output, sep="\t")["role"]) == {"train", "test"}
     scored = cli("evaluate", output, "--splits", splits, "-o", cohort.with_name("metrics.tsv"))
-    assert scored.code != 1, scored.err
+    assert scored.code == 0, scored.err
 
 
 @pytest.mark.needs_llm_server
@@ -217,6 +217,7 @@ def test_budget_ends_with_exit_code_5_and_says_how_to_go_on(
     assert len(proxy.plan.seen) == 25
 
 
+@pytest.mark.slow
 @pytest.mark.needs_llm_server
 def test_key_is_in_no_file_and_no_message_of_a_process(
     proxy: FaultProxy, cohort: Path, tmp_path: Path
