@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scdrugmap.errors import ScDrugMapWarning, UsageError
+from scdrugmap.training import train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from scdrugmap.text.scorer import Prompting
     from scdrugmap.train.predictor import Predictor
 
-__all__ = ["benchmark", "check", "embed", "evaluate", "predict"]
+__all__ = ["benchmark", "check", "embed", "evaluate", "predict", "train"]
 
 
 def embed(

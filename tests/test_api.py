@@ -18,7 +18,8 @@ from scdrugmap.evaluation.design import read_design
 from scdrugmap.evaluation.splits import make_split
 from scdrugmap.evaluation.tables import read_predictions, write_splits
 from scdrugmap.testing import synthetic_adata
-from scdrugmap.train.train import train_files, train_predictor
+from scdrugmap.train.from_files import train_files
+from scdrugmap.train.train import train_predictor
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -18,8 +18,8 @@ from scdrugmap.evaluation.tables import write_splits
 from scdrugmap.tables import read_table
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.conformal import SETS
+from scdrugmap.train.from_files import train_files
 from scdrugmap.train.predictor import Predictor
-from scdrugmap.train.train import train_files
 
 
 @pytest.fixture(scope="module")

@@ -113,9 +113,9 @@ def command(
     from scdrugmap.errors import UsageError
     from scdrugmap.files import check_output
     from scdrugmap.train.checkpoint import SUFFIX, Checkpoint
+    from scdrugmap.train.from_files import train_files
     from scdrugmap.train.processes import is_main_process
     from scdrugmap.train.settings import FINE_TUNING
-    from scdrugmap.train.train import train_files
 
     check_output(output, overwrite=overwrite, inputs=[*inputs, splits, *embeddings])
     checkpoint = None

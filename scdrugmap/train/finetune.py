@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,109 +28,20 @@ from scdrugmap.model.device import (
 )
 from scdrugmap.model.prefetch import Prefetched
 from scdrugmap.progress import Progress, say
+from scdrugmap.train.course import Course
 from scdrugmap.train.steps import GROUPED_STEP_CELLS, STEP_CELLS, Plan
 from scdrugmap.train.trainee import Trainee, cell_losses
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scdrugmap.model.token_store import CellTokens
     from scdrugmap.train.checkpoint import Checkpoint
+    from scdrugmap.train.labelled import LabelledTokens
     from scdrugmap.train.processes import Processes
     from scdrugmap.train.settings import FineTuning
 
 LEARNING_RATES = {"lora": 1e-4, "full": 2e-5}
 """Highest learning rate of the network by strategy; that of lora is the paper's."""
-
-_BLOCK = 512
-
-
-@dataclass(frozen=True)
-class LabelledTokens:
-    """Cells to learn from, or to tell when to stop.
-
-    Attributes
-    ----------
-    tokens : CellTokens
-        n usable cells.
-    y : (n,) float
-        1 for sensitive.
-    groups : (n,) object str
-        Group of the split.
-    sequences : (n,) int or None
-        Which cells see each other, for models that have such batches.
-    """
-
-    tokens: CellTokens
-    y: np.ndarray
-    groups: np.ndarray
-    sequences: np.ndarray | None
-
-    def take(self, cells: np.ndarray) -> LabelledTokens:
-        """Return some of the cells ((m,) int)."""
-        sequences = None if self.sequences is None else self.sequences[cells]
-        return LabelledTokens(
-            self.tokens.subset(cells), self.y[cells], self.groups[cells], sequences
-        )
-
-    def blocks(self, cells: np.ndarray) -> list[np.ndarray]:
-        """Divide cells ((m,) int) into what is read and embedded together."""
-        if self.sequences is None:
-            return [cells[start : start + _BLOCK] for start in range(0, len(cells), _BLOCK)]
-        return [cells[self.sequences[cells] == one] for one in np.unique(self.sequences[cells])]
-
-    def embed_block(self, network: Network, block: np.ndarray) -> np.ndarray:
-        """Embed a block of :meth:`blocks` in ``eval()``: (m, D) float32."""
-        together = None if self.sequences is None else [np.arange(len(block))]
-        return network.embed(self.tokens.take(block), together)
-
-    def embed(self, network: Network, cells: np.ndarray) -> np.ndarray:
-        """Embed cells ((m,) int) as predictions do, in ``eval()``: (m, D) float32."""
-        found = np.zeros((len(cells), network.model.traits.dim), np.float32)
-        place = np.full(len(self.y), -1, np.int64)
-        place[cells] = np.arange(len(cells))
-        for block in self.blocks(cells):
-            found[place[block]] = self.embed_block(network, block)
-        return found
-
-
-@dataclass
-class Course:
-    """How a training went so far; all but the speed is the same for any interruption.
-
-    Attributes
-    ----------
-    step : int
-        Steps done.
-    history : list of dict
-        One per evaluation: step, epoch, loss (mean of the training steps since the last one),
-        validation_loss (None without validation cells) and learning_rate.
-    best_step : int
-        Step of the state that is kept.
-    best_loss : float or None
-    stale : int
-        Evaluations since then.
-    losses : list of float
-        Of the steps since the last evaluation.
-    budget : int
-        Most tokens of a batch.
-    seconds, cells, tokens : float
-        Spent on steps, and what went through the network.
-    stopped : bool
-        Whether it stopped before the last step.
-    """
-
-    step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_step: int = 0
-    best_loss: float | None = None
-    stale: int = 0
-    losses: list[float] = field(default_factory=list)
-    budget: int = 0
-    seconds: float = 0.0
-    cells: float = 0.0
-    tokens: float = 0.0
-    stopped: bool = False
 
 
 class Tuner:

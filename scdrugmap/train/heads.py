@@ -5,7 +5,8 @@ B cells of a batch, D width of the embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -142,15 +143,16 @@ class PerceptronHead:
         loss = nn.BCEWithLogitsLoss()
         target = np.column_stack([1.0 - y, y]).astype(np.float32)
         random = np.random.default_rng(seed)
-        for _ in range(_EPOCHS):
-            order = random.permutation(len(x))
-            for start in range(0, len(x), _BATCH):
-                batch = order[start : start + _BATCH]
-                inputs = torch.from_numpy(np.array(x[batch], np.float32)).to(self.device)
-                wanted = torch.from_numpy(target[batch]).to(self.device)
-                optimizer.zero_grad(set_to_none=True)
-                loss(network(inputs), wanted).backward()
-                optimizer.step()
+        with one_thread():
+            for _ in range(_EPOCHS):
+                order = random.permutation(len(x))
+                for start in range(0, len(x), _BATCH):
+                    batch = order[start : start + _BATCH]
+                    inputs = torch.from_numpy(np.array(x[batch], np.float32)).to(self.device)
+                    wanted = torch.from_numpy(target[batch]).to(self.device)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss(network(inputs), wanted).backward()
+                    optimizer.step()
         self.network = network.cpu().eval()
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -183,6 +185,21 @@ class PerceptronHead:
             )
         except (WeightsError, TypeError) as err:
             raise DataError(str(err), hint="train the predictor again") from err
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread inside the block.
+
+    The products of this network are too small to share: two threads that wait for each other on a
+    busy machine took twice to ten times as long as one, and one gives the same result everywhere.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_head(name: str, dim: int, device: torch.device | None = None) -> Head:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scdrugmap.errors import UsageError
 
 FINE_TUNING = ("lora", "full")
 """Strategies that train the network itself."""
@@ -72,3 +75,24 @@ class FineTuning(BaseModel):
     def names_adapters(self) -> bool:
         """Whether anything is said of adapters."""
         return any(value is not None for value in (self.targets, self.r, self.alpha, self.dropout))
+
+
+def read_tuning(given: FineTuning | Mapping[str, Any] | None) -> FineTuning | None:
+    """Turn settings by name into the record.
+
+    Raises
+    ------
+    UsageError
+        An unknown setting, or a value out of range.
+    """
+    if given is None or isinstance(given, FineTuning):
+        return given
+    try:
+        return FineTuning.model_validate(dict(given))
+    except ValidationError as err:
+        first = err.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"fine-tuning: {name}: {first['msg']}",
+            hint=f"it has: {', '.join(FineTuning.model_fields)}",
+        ) from err

@@ -22,10 +22,11 @@ from scdrugmap.model.token_store import CellTokens, store_tokens
 from scdrugmap.progress import say
 from scdrugmap.specs import LoraDefaults
 from scdrugmap.train.domain import Domain
-from scdrugmap.train.finetune import LabelledTokens, Tuner
+from scdrugmap.train.finetune import Tuner
 from scdrugmap.train.frozen import HEAD_FILE, Embedder, FrozenScorer
 from scdrugmap.train.gather import Chosen, draw_evenly
 from scdrugmap.train.holdout import hold_out_groups
+from scdrugmap.train.labelled import LabelledTokens
 from scdrugmap.train.processes import Processes
 from scdrugmap.train.record import HistoryRow, StoppedBy, TuningInfo
 from scdrugmap.train.trainee import (
