@@ -1,4 +1,4 @@
-"""``scdrugmap.train``: what the verb ``train`` does, for cells in memory or in files."""
+"""``scdrugmap.api.train``: what the verb ``train`` does, for cells in memory or in files."""
 
 from __future__ import annotations
 

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["docs/tutorial/first_benchmark.md", "docs/how-to/predict_new_patients.md"]
+PAGES = [
+    "docs/tutorial/first_benchmark.md",
+    "docs/how-to/predict_new_patients.md",
+    "docs/how-to/fine_tune.md",
+]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -55,6 +55,7 @@ def model_card(info: PredictorInfo) -> str:
         "",
         f"- {info.strategy}: {info.name}"
         + (f" with head {info.head} on {info.dim} dimensions" if info.head else ""),
+        *_tuning(info),
         *([f"- options: {json.dumps(info.options, sort_keys=True)}"] if info.options else []),
         *([f"- weights: {weights.label}, {weights.digest[:16]}"] if weights else []),
         *([f"- licence of the weights: {weights.licence}"] if weights and weights.licence else []),
@@ -157,6 +158,36 @@ def _domain(info: PredictorInfo) -> list[str]:
             f"{info.reference.distance_99:.4g} of their mean embedding; do not trust predictions "
             f"of a sample with more than {FAR_SHARE:.0%} of its cells beyond that"
         )
+    ]
+
+
+def _tuning(info: PredictorInfo) -> list[str]:
+    """Say how the network was fine-tuned, and what that did."""
+    tuning = info.tuning
+    if tuning is None:
+        return []
+    what = (
+        f"adapters of rank {tuning.lora.r} on {len(tuning.adapted)} layers"
+        if tuning.lora is not None
+        else "all of the network"
+    )
+    by = {"none": "the last step", "training groups": "held-out groups of the training cells"}
+    losses = ", ".join(
+        f"{row.loss:.3g}" + (f" ({row.validation_loss:.3g})" if row.validation_loss else "")
+        for row in tuning.history[-_MOST_LOSSES:]
+    )
+    return [
+        (
+            f"- trained: {what}, {tuning.n_trained:,} parameters with the head; step "
+            f"{tuning.best_step:,} of {tuning.n_steps:,}, chosen by "
+            f"{by.get(tuning.stopped_by, tuning.stopped_by)}"
+        ),
+        f"- loss (on cells that tell when to stop), at the last evaluations: {losses}",
+        f"- the training changed the embedding of a cell by {tuning.effect:.2g} of its length",
+        (
+            f"- {tuning.cells_per_s:,.3g} cells/s, {tuning.tokens_per_s:,.3g} tokens/s in "
+            f"{tuning.n_processes} processes, {tuning.peak_bytes / 1e9:.2f} GB at most"
+        ),
     ]
 
 
