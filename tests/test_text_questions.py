@@ -16,6 +16,7 @@ from scdrugmap.data.cells import Cells, open_cells
 from scdrugmap.data.genes import Genes
 from scdrugmap.errors import DataError, PluginError
 from scdrugmap.evaluation.tables import SPLIT_COLUMNS
+from scdrugmap.model.load import load_model
 from scdrugmap.modelkit.templates import Template, load_template
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.text.contract import Answer, Asking, Question, TextModel
@@ -228,6 +229,8 @@ def test_examples_come_back_from_their_file_and_damage_is_noticed(cells: Cells) 
 def test_model_that_only_embeds_is_refused_with_those_that_answer() -> None:
     with pytest.raises(PluginError, match="randproj embeds cells, it answers no questions"):
         text_spec("randproj")
+    with pytest.raises(PluginError, match="randproj"):
+        LoadedText.of(load_model("randproj"))
 
 
 def test_used_cells_are_those_of_the_examples(cells: Cells) -> None:

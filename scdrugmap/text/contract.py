@@ -57,7 +57,7 @@ class Question:
     cell : str
         Name of the cell; never sent, but randomness may depend on it.
     genes : tuple of str
-        Symbols of the expressed genes, highest first, at most the `n_genes` of the model.
+        Symbols of the expressed genes, highest first; no more than the model reads.
     fields : mapping of str to str
         Further facts (``tissue``, ``cancer_type``, ``drug``), already filtered.
     examples : tuple of Example

@@ -36,7 +36,14 @@ class LoadedText:
 
     @classmethod
     def of(cls, base: LoadedModel) -> LoadedText:
-        """Return an embedding model that answers questions too (capability CLASSIFY)."""
+        """Return an embedding model that answers questions too.
+
+        Raises
+        ------
+        PluginError
+            It lacks the capability CLASSIFY.
+        """
+        base.spec.require(Capability.CLASSIFY)
         return cls(base.spec, base.options, cast("TextModel", base.model), base)
 
     @property

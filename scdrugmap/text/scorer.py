@@ -13,7 +13,7 @@ import pandas as pd
 
 from scdrugmap.errors import DataError
 from scdrugmap.text.contract import P_CENSORED, P_HARD, Answer, Asking, Example, Question
-from scdrugmap.text.examples import KeptExample, dump_examples, sample_hash
+from scdrugmap.text.examples import EXAMPLES_FILE, KeptExample, dump_examples, sample_hash
 from scdrugmap.text.questions import GeneLists, ask_about
 from scdrugmap.train.scores import (
     FEW_COUNTS,
@@ -68,8 +68,6 @@ class PromptScorer:
 
     def files(self) -> dict[str, bytes]:
         """Return the examples."""
-        from scdrugmap.text.examples import EXAMPLES_FILE
-
         return {EXAMPLES_FILE: dump_examples(self.examples)}
 
     def questions(
