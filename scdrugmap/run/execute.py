@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -27,17 +27,12 @@ from scdrugmap.run.jobs import Bench, Outcome, Task, run_in_process, start_worke
 from scdrugmap.run.journal import STORE_FOLDER, RunFolder, open_folder
 from scdrugmap.run.models import prepare_models
 from scdrugmap.run.plan import Job, Plan, make_plan
-from scdrugmap.run.record import (
-    CELL_MAP_FILE,
-    ModelRecord,
-    ProtocolRecord,
-    RunRecord,
-    write_run,
-)
+from scdrugmap.run.protocol_records import own_notices, record_protocols
+from scdrugmap.run.record import CELL_MAP_FILE, ModelRecord, RunRecord, write_run
+from scdrugmap.run.score import score_jobs
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
-    from scdrugmap.evaluation.splits import Split
     from scdrugmap.run.entries import Entry
     from scdrugmap.run.store import Store
 
@@ -131,14 +126,14 @@ def run_benchmark(
             method = map_method(len(plan.cohort.design.frame))
         finally:
             bench.close()
-        metrics, said = _evaluate(plan, keys, folder, quiet=quiet)
+        metrics, said = score_jobs(plan, keys, folder, quiet=quiet)
         record = RunRecord(
             name=folder.path.resolve().name,
             config=config.plain(folder.path),
             config_id=config.identity(),
             datasets=plan.cohort.datasets,
             models=tuple(models),
-            protocols=tuple(_protocols(plan)),
+            protocols=tuple(record_protocols(plan)),
             notices=(*plan.cohort.notices, *plan.notices, *notices, *said),
             cell_map=method,
             **_provenance(config, began),
@@ -196,33 +191,18 @@ def _tell(plan: Plan, *, quiet: bool) -> None:
         if refusal.error.hint:
             say(f"        {refusal.error.hint}", quiet=quiet)
     for name, split in plan.splits.items():
-        for text in _own_notices(plan, split):
+        for text in own_notices(plan, split):
             named = text if text.startswith(name) else f"{name}: {text}"
             say(f"Note: {named}", quiet=quiet)
-
-
-def _own_notices(plan: Plan, split: Split) -> tuple[str, ...]:
-    """Return what a split says beyond what was said of the cells already."""
-    said = {*plan.cohort.design.notices, *(t for d in plan.cohort.datasets for t in d.notices)}
-    return tuple(text for text in split.notices if text not in said)
 
 
 def _write_splits(plan: Plan, folder: RunFolder) -> None:
     from scdrugmap.evaluation.tables import write_splits
 
     for name, split in plan.splits.items():
-        write_splits(split.table, _table_path(folder, "splits", name))
+        write_splits(split.table, folder.table("splits", name))
     for (name, number), split in plan.permuted.items():
-        write_splits(split.table, _table_path(folder, "splits", name, number))
-
-
-def _table_path(
-    folder: RunFolder, table: str, protocol: str, permutation: int | None = None
-) -> Path:
-    """Return where a table is; those of permuted labels are kept apart from results."""
-    if permutation is None:
-        return folder.path / f"{table}-{protocol}.tsv.gz"
-    return folder.controls / f"{table}-{protocol}-permuted-{permutation}.tsv.gz"
+        write_splits(split.table, folder.table("splits", name, number))
 
 
 def _store(folder: RunFolder, *, quiet: bool) -> Store:
@@ -245,7 +225,7 @@ def _tasks(
         Task(
             job=job,
             config=plan.config,
-            splits=_table_path(folder, "splits", job.protocol, job.permutation),
+            splits=folder.table("splits", job.protocol, job.permutation),
             part=folder.part(keys[job]),
             embeddings=embeddings.get(job.entry),
             store=bench.store.root,
@@ -344,99 +324,6 @@ def _outcomes(
         for process in multiprocessing.active_children():
             process.terminate()
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _evaluate(
-    plan: Plan, keys: dict[Job, str], folder: RunFolder, *, quiet: bool
-) -> tuple[pd.DataFrame, list[str]]:
-    """Join the finished jobs to predictions, and score them on the labels they were trained on."""
-    from scdrugmap.evaluation.evaluate import evaluate
-    from scdrugmap.evaluation.tables import write_predictions
-
-    tables, notices = [], []
-    of_split: dict[tuple[str, int | None], list[Job]] = {}
-    for job in plan.jobs:
-        of_split.setdefault((job.protocol, job.permutation), []).append(job)
-    with Progress("evaluate", len(of_split), "splits", quiet=quiet) as progress:
-        for (protocol, permutation), jobs in of_split.items():
-            found = [folder.finished(keys[job]) for job in jobs]
-            parts = [part for part in found if part is not None]
-            if parts:
-                predictions = _in_order(pd.concat(parts, ignore_index=True))
-                path = _table_path(folder, "predictions", protocol, permutation)
-                write_predictions(predictions, path)
-                splits = plan.split_of(jobs[0]).table
-                scored = evaluate(predictions, splits, draws=plan.config.draws)
-                notices += [f"{protocol}: {text}" for text in scored.attrs["notices"]]
-                tables.append(scored)
-            progress.advance(1)
-    for text in notices:
-        say(f"Note: {text}", quiet=quiet)
-    return pd.concat(tables, ignore_index=True), notices
-
-
-def _in_order(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Sort predictions, so that the order in which jobs ended leaves no trace."""
-    keys = ["model", "strategy", "seed", "fold", "dataset", "cell"]
-    return predictions.sort_values(keys, kind="stable", ignore_index=True)
-
-
-def _protocols(plan: Plan) -> Iterator[ProtocolRecord]:
-    from scdrugmap.evaluation.protocols import get_protocol
-
-    refused = {item.protocol: item.error for item in plan.refusals}
-    for name in plan.config.protocols:
-        protocol = get_protocol(name)
-        about: dict[str, Any] = {
-            "name": name,
-            "family": protocol.family,
-            "question": protocol.question,
-        }
-        if name in refused:
-            error = refused[name]
-            yield ProtocolRecord(**about, status="refused", reason=error.message, hint=error.hint)
-            continue
-        split = plan.splits[name]
-        jobs = [job for job in plan.jobs if job.protocol == name]
-        permuted = [made for (of, _), made in sorted(plan.permuted.items()) if of == name]
-        yield ProtocolRecord(
-            **about,
-            status="evaluated",
-            split_id=split.split_id,
-            n_folds=int(split.table["fold"].nunique()),
-            heads={job.model: job.head for job in jobs if job.head},
-            permuted=tuple(made.split_id for made in permuted),
-            tuning=_tuning(jobs),
-            deviations=_deviations(plan, jobs) if protocol.family == "paper" else (),
-            notices=_own_notices(plan, split),
-        )
-
-
-def _tuning(jobs: Sequence[Job]) -> dict[str, tuple[dict[str, Any], ...]]:
-    """Return the settings of fine-tuning by model and strategy, one per fold."""
-    found: dict[str, dict[int, dict[str, Any]]] = {}
-    for job in jobs:
-        if job.tuning is not None:
-            of_folds = found.setdefault(f"{job.model} {job.strategy}", {})
-            of_folds[job.fold] = job.tuning.model_dump(mode="json")
-    return {name: tuple(folds[fold] for fold in sorted(folds)) for name, folds in found.items()}
-
-
-def _deviations(plan: Plan, jobs: Sequence[Job]) -> tuple[str, ...]:
-    """Say where the jobs of a protocol of the paper depart from what its authors did."""
-    from scdrugmap.run import paper
-
-    rows = {
-        (job.entry.model, job.strategy): job.head
-        for job in jobs
-        if job.head and job.entry.name == job.entry.model
-    }
-    return paper.deviations(
-        rows,
-        folds=len({job.fold for job in jobs}),
-        seeds=plan.config.seeds,
-        head=next(iter(rows.values()), paper.HEAD),
-    )
 
 
 def _provenance(config: BenchmarkConfig, began: datetime) -> dict[str, Any]:

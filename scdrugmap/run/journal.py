@@ -62,6 +62,20 @@ class RunFolder:
         """Folder of the splits and predictions of permuted labels."""
         return self.path / CONTROLS_FOLDER
 
+    def table(self, name: str, protocol: str, permutation: int | None = None) -> Path:
+        """Return where a table is; those of permuted labels are kept apart from results.
+
+        Parameters
+        ----------
+        name : {"splits", "predictions"}
+        protocol : str
+        permutation : int, optional
+            Number of the permutation.
+        """
+        if permutation is None:
+            return self.path / f"{name}-{protocol}.tsv.gz"
+        return self.controls / f"{name}-{protocol}-permuted-{permutation}.tsv.gz"
+
     def part(self, key: str) -> Path:
         """Return where the predictions of a job are, once it is finished."""
         return self.jobs / f"{key}.tsv.gz"
