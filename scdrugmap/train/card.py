@@ -12,6 +12,8 @@ from scdrugmap.train.samples import FAR_SHARE
 if TYPE_CHECKING:
     from scdrugmap.train.record import PredictorInfo, PromptInfo
 
+_MOST_LOSSES = 10
+
 
 def model_card(info: PredictorInfo) -> str:
     """Return the card as Markdown with a YAML head."""
