@@ -27,6 +27,14 @@ from scdrugmap.cli.options import PATH, output_option, overwrite_option, quiet_o
     show_default=True,
     help="Draws of the bootstrap; 0: no intervals.",
 )
+@click.option(
+    "--comparisons", type=PATH, help="Also compare the models pair by pair, into this table."
+)
+@click.option(
+    "--reference",
+    metavar="MODEL[:STRATEGY]",
+    help="Compare all others with this one [default: all pairs].",
+)
 @seed_option
 @output_option
 @overwrite_option
@@ -37,6 +45,8 @@ def command(
     in_sample: bool,
     exclude_invalid: bool,
     draws: int,
+    comparisons: Path | None,
+    reference: str | None,
     seed: int,
     output: Path,
     overwrite: bool,
@@ -47,12 +57,20 @@ def command(
     Several files may hold several models, seeds and folds. Cells without an answer count as wrong;
     predictions of training cells are left out.
     """
+    from scdrugmap.errors import UsageError
+    from scdrugmap.evaluation.compare import compare_files
     from scdrugmap.evaluation.evaluate import describe_metrics, evaluate_files
-    from scdrugmap.evaluation.tables import write_metrics
+    from scdrugmap.evaluation.tables import write_comparisons, write_metrics
     from scdrugmap.files import check_output
     from scdrugmap.progress import say
 
     check_output(output, overwrite=overwrite, inputs=[*predictions, splits])
+    if comparisons is not None:
+        check_output(comparisons, overwrite=overwrite, inputs=[*predictions, splits, output])
+    elif reference is not None:
+        raise UsageError(
+            "--reference has no meaning without --comparisons", hint="name a table to write"
+        )
     metrics = evaluate_files(
         predictions,
         splits,
@@ -66,3 +84,7 @@ def command(
         say(f"Note: {notice}", quiet=quiet)
     for line in describe_metrics(metrics):
         say(line, quiet=quiet)
+    if comparisons is not None:
+        compared = compare_files(predictions, splits, reference=reference, draws=draws, seed=seed)
+        write_comparisons(compared, comparisons)
+        say(f"{len(compared):,} comparisons: {comparisons}", quiet=quiet)

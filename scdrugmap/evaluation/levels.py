@@ -36,7 +36,7 @@ from scdrugmap.evaluation.metrics import (
 from scdrugmap.evaluation.sample_figures import Samples, sum_up_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 _CELLS, _SAMPLES, _FIRST_DATASET = 1, 2, 3
 """Numbers of random streams; 0 belongs to the groups."""
@@ -106,8 +106,55 @@ class Score:
     note: str
 
 
-def score_levels(test: TestCells, *, draws: int, seed: int) -> list[Score]:
-    """Return all metrics of a test set at all levels.
+@dataclass(frozen=True)
+class Level:
+    """All figures of a test set at one level.
+
+    Attributes
+    ----------
+    name : str
+        ``cell``, ``sample`` or ``dataset_macro``.
+    values : mapping of Key to float
+        NaN where not evaluable; `note` says why.
+    drawn : mapping of Key to (draws,) float64
+        In every draw of the bootstrap; empty where there is no interval.
+    size : (int, int, int)
+        Cells (or samples), sensitive ones among them, and groups.
+    note : str
+    """
+
+    name: str
+    values: Mapping[Key, float]
+    drawn: Mapping[Key, np.ndarray]
+    size: tuple[int, int, int]
+    note: str
+
+    def scores(self) -> Iterator[Score]:
+        """Give the figures with their intervals."""
+        for (metric, threshold), value in self.values.items():
+            interval = Interval(np.nan, np.nan)
+            if (metric, threshold) in self.drawn:
+                interval = percentile_interval(self.drawn[metric, threshold])
+            yield Score(
+                self.name,
+                metric,
+                threshold,
+                float(value),
+                interval.low,
+                interval.high,
+                *self.size,
+                _join(self.note, interval.note),
+            )
+
+
+def score_levels(test: TestCells, *, draws: int, seed: int, macro: bool = True) -> list[Score]:
+    """Return all metrics of a test set at all levels; arguments as :func:`measure_levels`."""
+    levels = measure_levels(test, draws=draws, seed=seed, macro=macro)
+    return [score for level in levels for score in level.scores()]
+
+
+def measure_levels(test: TestCells, *, draws: int, seed: int, macro: bool = True) -> list[Level]:
+    """Return all metrics of a test set at all levels, and in every draw of the bootstrap.
 
     Parameters
     ----------
@@ -116,6 +163,8 @@ def score_levels(test: TestCells, *, draws: int, seed: int) -> list[Score]:
     draws : int
         Of the bootstrap; 0 for no intervals.
     seed : int
+    macro : bool
+        Intervals of means over datasets too, which cost as much as the datasets one by one.
     """
     n_groups = len(np.unique(test.group))
     resampling, reason = None, ""
@@ -125,23 +174,25 @@ def score_levels(test: TestCells, *, draws: int, seed: int) -> list[Score]:
         reason = f"no interval: {n_groups} groups, {MIN_GROUPS_FOR_INTERVAL} needed"
     else:
         resampling = resample(test.group, test.study, draws=draws, seed=seed)
-    scores = [*_score_cells(test, resampling, reason), *_score_samples(test, resampling, reason)]
+    levels = [_score_cells(test, resampling, reason), _score_samples(test, resampling, reason)]
     if len(np.unique(test.dataset)) > 1:
-        scores += _score_datasets(test, resampling, reason)
-    return scores
+        if not macro:
+            resampling, reason = None, reason or "no interval for single folds"
+        levels.append(_score_datasets(test, resampling, reason))
+    return levels
 
 
-def _score_cells(test: TestCells, resampling: Resampling | None, reason: str) -> Iterable[Score]:
+def _score_cells(test: TestCells, resampling: Resampling | None, reason: str) -> Level:
     parts = [_Part(rows, draw) for draw, rows in _draws(test)]
     found = _cell_parts(test, parts, resampling)
     if not found.values:
         shortage = _shortage_of_cells(test.take(parts[0].rows))
-        return _scores("cell", dict.fromkeys(_cell_keys(test), np.nan), {}, _size(test), shortage)
+        return Level("cell", dict.fromkeys(_cell_keys(test), np.nan), {}, _size(test), shortage)
     note = _join(reason, found.over_draws(len(parts)))
-    return _scores("cell", found.means(), found.drawn_means(), _size(test), note)
+    return Level("cell", found.means(), found.drawn_means(), _size(test), note)
 
 
-def _score_samples(test: TestCells, resampling: Resampling | None, reason: str) -> Iterable[Score]:
+def _score_samples(test: TestCells, resampling: Resampling | None, reason: str) -> Level:
     """Score samples with one vote each: by the mean probability, and two other summaries."""
     found, notes, shortages = _Found(), [], []
     size = (0, 0, 0)
@@ -164,9 +215,9 @@ def _score_samples(test: TestCells, resampling: Resampling | None, reason: str) 
     note = _join(*dict.fromkeys(notes))
     if not found.values:
         keys = dict.fromkeys(_sample_keys(), np.nan)
-        return _scores("sample", keys, {}, size, _join(shortages[0], note))
+        return Level("sample", keys, {}, size, _join(shortages[0], note))
     note = _join(reason, note, found.over_draws(len(draws)))
-    return _scores("sample", found.means(), found.drawn_means(), size, note)
+    return Level("sample", found.means(), found.drawn_means(), size, note)
 
 
 def _sample_values(
@@ -201,7 +252,7 @@ def _sample_values(
     return values, drawn
 
 
-def _score_datasets(test: TestCells, resampling: Resampling | None, reason: str) -> Iterable[Score]:
+def _score_datasets(test: TestCells, resampling: Resampling | None, reason: str) -> Level:
     """Average the metrics over cells over the datasets, each with the same weight."""
     names = np.unique(test.dataset)
     draws = list(_draws(test))
@@ -215,10 +266,10 @@ def _score_datasets(test: TestCells, resampling: Resampling | None, reason: str)
     if not found.values:
         note = _join("not evaluable: no dataset is", share)
         keys = dict.fromkeys(_cell_keys(test), np.nan)
-        return _scores("dataset_macro", keys, {}, _size(test), note)
+        return Level("dataset_macro", keys, {}, _size(test), note)
     over_draws = f"mean of {len(draws)} draws of labelled samples" * (len(draws) > 1)
     note = _join(share, over_draws, reason)
-    return _scores("dataset_macro", found.means(), found.drawn_means(), _size(test), note)
+    return Level("dataset_macro", found.means(), found.drawn_means(), _size(test), note)
 
 
 class _Part(NamedTuple):
@@ -287,7 +338,7 @@ def _cell_parts(test: TestCells, parts: list[_Part], resampling: Resampling | No
             if stream >= _FIRST_DATASET:
                 study = resampling.study_of_group[resampling.group[rows[0]]]
                 found.weights.append(resampling.studies[:, study])
-        found.add(_cell_values(part), drawn)
+        found.add(cell_values(part), drawn)
         found.datasets.add(part.dataset[0])
     return found
 
@@ -316,7 +367,8 @@ def _weighted_mean(values: list[np.ndarray], weights: list[np.ndarray]) -> np.nd
         return (np.nan_to_num(value) * weight).sum(0) / weight.sum(0)
 
 
-def _cell_values(test: TestCells) -> dict[Key, float]:
+def cell_values(test: TestCells) -> dict[Key, float]:
+    """Return the metrics over cells, and their skills; both labels are there."""
     values: dict[Key, float] = {}
     for threshold, right in test.right.items():
         counts = confusion(truth=test.truth, right=right)
@@ -345,29 +397,6 @@ def _shortage_of_cells(test: TestCells) -> str:
 
 def _both(truth: np.ndarray) -> tuple[int, int]:
     return int(truth.sum()), int((~truth).sum())
-
-
-def _scores(
-    level: str,
-    values: Mapping[Key, float | np.ndarray],
-    drawn: Mapping[Key, np.ndarray],
-    size: tuple[int, int, int],
-    note: str,
-) -> Iterable[Score]:
-    for (metric, threshold), value in values.items():
-        interval = Interval(np.nan, np.nan)
-        if (metric, threshold) in drawn:
-            interval = percentile_interval(drawn[metric, threshold])
-        yield Score(
-            level,
-            metric,
-            threshold,
-            float(value),
-            interval.low,
-            interval.high,
-            *size,
-            _join(note, interval.note),
-        )
 
 
 def _join(*notes: str) -> str:

@@ -69,6 +69,36 @@ METRIC_COLUMNS = (
     "n_invalid",
     "note",
 )
+COMPARISON_COLUMNS = (
+    "protocol",
+    "model_a",
+    "strategy_a",
+    "model_b",
+    "strategy_b",
+    "level",
+    "metric",
+    "threshold",
+    "value_a",
+    "value_b",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "test",
+    "unit",
+    "n_units",
+    "p_value",
+    "p_holm",
+    "n_comparisons",
+    "effect_size",
+    "share_better",
+    "seed_sd_a",
+    "seed_sd_b",
+    "n_seeds_a",
+    "n_seeds_b",
+    "n",
+    "n_groups",
+    "note",
+)
 FACET = "facet"
 """Last column of the metrics: which part of the test cells a row is about, as
 ``cancer_type=Melanoma``; ``""`` for all of them."""
@@ -93,6 +123,18 @@ _METRIC_NUMBERS = {
     "seed": "int64",
     **dict.fromkeys(("threshold", "value", "ci_low", "ci_high"), "float64"),
     **dict.fromkeys(("n", "n_sensitive", "n_groups", "n_invalid"), "int64"),
+}
+_COMPARISON_NUMBERS = {
+    **dict.fromkeys(
+        (
+            *("threshold", "value_a", "value_b", "difference", "ci_low", "ci_high"),
+            *("p_value", "p_holm", "effect_size", "share_better", "seed_sd_a", "seed_sd_b"),
+        ),
+        "float64",
+    ),
+    **dict.fromkeys(
+        ("n_units", "n_comparisons", "n_seeds_a", "n_seeds_b", "n", "n_groups"), "int64"
+    ),
 }
 _ID_LENGTH = 16
 
@@ -257,6 +299,26 @@ def read_metrics(path: Path) -> pd.DataFrame:
     return _metric_columns(table)
 
 
+def read_comparisons(path: Path) -> pd.DataFrame:
+    """Read ``comparisons.tsv``.
+
+    Returns
+    -------
+    DataFrame
+        :data:`COMPARISON_COLUMNS`.
+
+    Raises
+    ------
+    UsageError
+        There is no such file.
+    DataError
+        A column is missing, or a row occurs twice; names row and column.
+    """
+    table = read_table(path, COMPARISON_COLUMNS, _COMPARISON_NUMBERS)
+    _check_comparisons(table, str(path))
+    return table[list(COMPARISON_COLUMNS)]
+
+
 def write_splits(table: pd.DataFrame, path: Path) -> None:
     """Write ``splits.tsv`` (compressed for ``.gz``) after :func:`check_splits`."""
     check_splits(table)
@@ -273,6 +335,17 @@ def write_metrics(table: pd.DataFrame, path: Path) -> None:
     """Write ``metrics.tsv`` (compressed for ``.gz``) after :func:`check_metrics`."""
     check_metrics(table)
     write_table(_metric_columns(table), path)
+
+
+def write_comparisons(table: pd.DataFrame, path: Path) -> None:
+    """Write ``comparisons.tsv``."""
+    _check_comparisons(table, "comparisons")
+    write_table(table[list(COMPARISON_COLUMNS)], path)
+
+
+def _check_comparisons(table: pd.DataFrame, where: str) -> None:
+    _require_columns(table, COMPARISON_COLUMNS, where)
+    _require_unique(table, (*COMPARISON_COLUMNS[:8], "test"), where)
 
 
 def headline(metrics: pd.DataFrame) -> pd.DataFrame:
