@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from scdrugmap.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from scdrugmap.api import benchmark, check, embed, evaluate, predict
+    from scdrugmap.api import benchmark, check, embed, evaluate, explain, predict
     from scdrugmap.errors import (
         DataError,
         PluginError,
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    **dict.fromkeys(("benchmark", "check", "embed", "evaluate", "predict"), "scdrugmap.api"),
+    **dict.fromkeys(
+        ("benchmark", "check", "embed", "evaluate", "explain", "predict"), "scdrugmap.api"
+    ),
     **dict.fromkeys(
         (
             "DataError",
@@ -58,6 +60,7 @@ __all__ = [
     "check",
     "embed",
     "evaluate",
+    "explain",
     "predict",
 ]
 

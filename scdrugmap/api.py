@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scdrugmap.errors import ScDrugMapWarning, UsageError
+from scdrugmap.explanation.interface import explain
 from scdrugmap.training import train
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from scdrugmap.text.scorer import Prompting
     from scdrugmap.train.predictor import Predictor
 
-__all__ = ["benchmark", "check", "embed", "evaluate", "predict", "train"]
+__all__ = ["benchmark", "check", "embed", "evaluate", "explain", "predict", "train"]
 
 
 def embed(

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("train", "Train a predictor on one fold."),
     "predict": ("predict", "Predict which cells are sensitive."),
     "evaluate": ("evaluate", "Score predictions, with intervals."),
+    "explain": ("explain", "Show which genes drive predictions, and how sure that is."),
     "plan": ("plan", "Show the jobs of a benchmark."),
     "benchmark": ("benchmark", "Run models, baselines and protocols, and report."),
     "report": ("report", "Make one HTML file of a finished run."),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from scdrugmap.errors import PluginError, UsageError
-from scdrugmap.explain.coefficients import Coefficients, is_additive
-from scdrugmap.explain.permutation import Answers, Permutation, most_variable
+from scdrugmap.explanation.coefficients import Coefficients, is_additive
+from scdrugmap.explanation.permutation import Answers, Permutation, most_variable
 from scdrugmap.train.estimators import EstimatorScorer
 from scdrugmap.train.frozen import FrozenScorer
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from scdrugmap.data.cells import Cells
-    from scdrugmap.explain.attributed import Method
-    from scdrugmap.explain.settings import Explaining
+    from scdrugmap.explanation.attributed import Method
+    from scdrugmap.explanation.settings import Explaining
     from scdrugmap.specs import Values
     from scdrugmap.train.record import PredictorInfo
     from scdrugmap.train.scores import Scorer
@@ -76,7 +76,7 @@ def make_method(
     wanted = settings.method
     if isinstance(scorer, FrozenScorer) and wanted in ("auto", "gradients"):
         try:
-            from scdrugmap.explain.gradients import Gradients
+            from scdrugmap.explanation.gradients import Gradients
         except ModuleNotFoundError as err:
             raise PluginError(
                 "gradients need the package captum, which is not installed", hint=_INSTALL

@@ -11,11 +11,11 @@ each gene, as the authors take it for text (their section on question classifica
 gives unimportant words small norms, so in the limit a word without importance is the zero vector);
 padding, the other usual choice (Kokhlikyan et al., Captum, 2020), is the zero vector too in models
 whose table of genes has a padding row. Special tokens such as ``<cls>`` stay as they are on the
-whole line, so that nothing is attributed to them. Networks that normalise a token's vector before
-they use it see its direction only, and the line through zero runs into a corner: completeness fails
-visibly. For those there is the mean vector of the cell's own genes as baseline; an average over the
-data is the remedy that Sturmfels, Lundberg and Lee (Visualizing the Impact of Feature Attribution
-Baselines, Distill 2020) discuss.
+whole line, so that nothing is attributed to them. Where a network normalises the vector of a token
+before it uses it, all of the change lies close to the zero vector, which a few points may miss; the
+error of completeness shows it. For those there is the mean vector of the cell's own genes as
+baseline: an average over data is a remedy that Sturmfels, Lundberg and Lee (Visualizing the Impact of
+Feature Attribution Baselines, Distill 2020) discuss.
 
 B cells of a batch, T tokens, D width.
 """
@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 from scdrugmap.errors import PluginError, ResourceError, UsageError
-from scdrugmap.explain.attributed import LOG_ODDS, Attributed
-from scdrugmap.explain.layout import token_places, value_places
+from scdrugmap.explanation.attributed import LOG_ODDS, Attributed
+from scdrugmap.explanation.layout import token_places, value_places
 from scdrugmap.model.batching import default_budget, plan_batches
 from scdrugmap.model.device import exact_float32, free_memory, is_out_of_memory, resolve_device
 from scdrugmap.model.load import bind
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from scdrugmap.data.genes import Genes
-    from scdrugmap.explain.settings import Baseline
+    from scdrugmap.explanation.settings import Baseline
     from scdrugmap.modelkit.tokens import Tokens
     from scdrugmap.train.frozen import FrozenScorer
     from scdrugmap.train.heads import Head
@@ -101,7 +101,7 @@ class Gradients:
     def attribute(
         self, rows: csr_matrix, names: np.ndarray, groups: np.ndarray
     ) -> Iterator[Attributed]:
-        """Explain cells; see :class:`~scdrugmap.explain.attributed.Method`.
+        """Explain cells; see :class:`~scdrugmap.explanation.attributed.Method`.
 
         Raises
         ------

@@ -87,6 +87,11 @@ class Sums:
         place = self.strata.index(stratum)
         return self._sums[2, place] / max(self.n_cells[place], 1)
 
+    def mean(self, stratum: Stratum = ALL) -> np.ndarray:
+        """Return the mean attribution of each gene ((n_genes,) float64), NaN where not read."""
+        place = self.strata.index(stratum)
+        return np.where(self.read, self._sums[0, place] / max(self.n_cells[place], 1), np.nan)
+
     def table(self, stratum: Stratum, genes: Genes) -> pd.DataFrame:
         """Return one row per gene that was read, by rank; see ``docs/reference/files.md``."""
         import pandas as pd

@@ -15,15 +15,15 @@ import numpy as np
 from scdrugmap.baselines.expression import LIBRARY_SIZE
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.explain.drawing import draw_evenly
-from scdrugmap.explain.expression import lognorm
+from scdrugmap.explanation.drawing import draw_evenly
+from scdrugmap.explanation.expression import lognorm
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from scdrugmap.data.cells import Cells
-    from scdrugmap.explain.drawing import Drawn
-    from scdrugmap.explain.settings import TestUnit
+    from scdrugmap.explanation.drawing import Drawn
+    from scdrugmap.explanation.settings import TestUnit
 
 SAMPLES, CELLS = "Welch t over samples", "Wilcoxon over cells"
 
@@ -194,9 +194,7 @@ def _over_cells(
         "its p-values are too small"
     )
     n = int(sensitive.sum())
-    return Differential(
-        _table(effect, statistic, p), CELLS, n, len(sensitive) - n, (notice,)
-    )
+    return Differential(_table(effect, statistic, p), CELLS, n, len(sensitive) - n, (notice,))
 
 
 def _table(effect: np.ndarray, statistic: np.ndarray, p: np.ndarray) -> pd.DataFrame:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.explain.differential import differential_expression
-from scdrugmap.explain.drawing import draw_cells
-from scdrugmap.explain.explained import explain_cells
-from scdrugmap.explain.explanation import CONSENSUS, Explanation
-from scdrugmap.explain.methods import refuse_unexplainable
-from scdrugmap.explain.settings import Explaining
+from scdrugmap.explanation.differential import differential_expression
+from scdrugmap.explanation.drawing import draw_cells
+from scdrugmap.explanation.explained import Explained, explain_cells
+from scdrugmap.explanation.result import CONSENSUS, Explanation
+from scdrugmap.explanation.methods import refuse_unexplainable
+from scdrugmap.explanation.settings import Explaining
 from scdrugmap.progress import say
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from scdrugmap.data.cells import Cells
     from scdrugmap.data.labels import LabelMap
-    from scdrugmap.explain.settings import Image, TestUnit
+    from scdrugmap.explanation.settings import Image, TestUnit
     from scdrugmap.run.store import Store
     from scdrugmap.train.predictor import Predictor
 
@@ -86,10 +86,10 @@ def explain(
     for predictor in predictors.values():
         refuse_unexplainable(predictor.info)
     first = next(iter(predictors.values()))
-    parts, drawn, differential, dataset = [], None, None, ""
+    parts: list[Explained] = []
+    drawn = differential = None
     for name, predictor in predictors.items():
         with _opened(source, predictor, sample, dict(reading or {})) as cells:
-            dataset = cells.name
             if drawn is None:
                 for notice in cells.notices:
                     say(f"Notice: {notice}", quiet=quiet)
@@ -104,9 +104,8 @@ def explain(
                 )
                 for notice in drawn.notices:
                     say(f"Notice: {notice}", quiet=quiet)
-                differential = differential_expression(
-                    cells, drawn, unit=unit, seed=settings.seed
-                )
+                differential = differential_expression(cells, drawn, unit=unit, seed=settings.seed)
+                place = (cells.name, cells.mapping.column, cells.matrix.location)
                 genes = cells.genes.identity()
             elif list(cells.genes.identity()) != list(genes):
                 raise DataError(
@@ -126,7 +125,7 @@ def explain(
                 explain_cells(name, predictor, scorer, cells, drawn, settings, quiet=quiet)
             )
     assert drawn is not None
-    return Explanation.of(parts, drawn, differential, settings, dataset)
+    return Explanation.of(parts, drawn, differential, settings, *place)
 
 
 def explain_file(
@@ -147,7 +146,7 @@ def explain_file(
     source : Path
     predictors : mapping of str to Predictor
     output : Path
-        Table, :data:`~scdrugmap.explain.explanation.COLUMNS`.
+        Table, :data:`~scdrugmap.explanation.result.COLUMNS`.
     figures : Path, optional
         Folder, made if need be.
     image : {"svg", "png"}

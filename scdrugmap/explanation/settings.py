@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scdrugmap.errors import UsageError
 
 Method = Literal["auto", "gradients", "coefficients", "permutation"]
 Baseline = Literal["zero", "mean"]
@@ -39,3 +42,22 @@ class Explaining(BaseModel):
     )
     top: int = Field(50, ge=1, description="genes of the table of each sample")
     seed: int = Field(0, ge=0, description="draws the cells, and permutes")
+
+
+def read_settings(given: Mapping[str, Any]) -> Explaining:
+    """Return the settings of these names and values.
+
+    Raises
+    ------
+    UsageError
+        There is no such setting, or it cannot have the value.
+    """
+    try:
+        return Explaining.model_validate(dict(given))
+    except ValidationError as err:
+        first = err.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{name}={first['input']!r}: {first['msg']}",
+            hint=f"the settings are {', '.join(Explaining.model_fields)}",
+        ) from err

@@ -38,7 +38,7 @@ def compare_rankings(importances: Mapping[str, Mapping[str, float]]) -> pd.DataF
         both = [gene for gene in a if gene in b]
         either = len({*a, *b})
         rank = spearman([a[gene] for gene in both], [b[gene] for gene in both])
-        orders = [sorted(values, key=lambda gene: (-values[gene], gene)) for values in (a, b)]  # noqa: B023
+        orders = [sorted(values, key=lambda gene: (-values[gene], gene)) for values in (a, b)]
         for k in top_sizes(min(len(a), len(b))):
             common = len(set(orders[0][:k]) & set(orders[1][:k]))
             rows.append(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TypeGuard, cast
 
 import numpy as np
 
-from scdrugmap.explain.attributed import LOG_ODDS, Attributed
+from scdrugmap.explanation.attributed import LOG_ODDS, Attributed
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -74,7 +74,7 @@ class Coefficients:
     def attribute(
         self, rows: csr_matrix, names: np.ndarray, groups: np.ndarray
     ) -> Iterator[Attributed]:
-        """Explain cells; see :class:`~scdrugmap.explain.attributed.Method`."""
+        """Explain cells; see :class:`~scdrugmap.explanation.attributed.Method`."""
         from scipy.sparse import csr_matrix
 
         k = len(self._columns)

@@ -9,11 +9,11 @@ import numpy as np
 
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.errors import DataError
-from scdrugmap.explain.drawing import N_DRAWS
-from scdrugmap.explain.expression import lognorm
-from scdrugmap.explain.methods import make_method, permutation_of
-from scdrugmap.explain.stability import spearman
-from scdrugmap.explain.summed import ALL, Stratum, Sums
+from scdrugmap.explanation.drawing import N_DRAWS
+from scdrugmap.explanation.expression import lognorm
+from scdrugmap.explanation.methods import make_method, permutation_of
+from scdrugmap.explanation.stability import spearman
+from scdrugmap.explanation.summed import ALL, Stratum, Sums
 from scdrugmap.progress import Progress
 from scdrugmap.train.calibration import scale
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from scdrugmap.data.cells import Cells
-    from scdrugmap.explain.attributed import Method
-    from scdrugmap.explain.drawing import Drawn
-    from scdrugmap.explain.settings import Explaining
+    from scdrugmap.explanation.attributed import Method
+    from scdrugmap.explanation.drawing import Drawn
+    from scdrugmap.explanation.settings import Explaining
     from scdrugmap.train.predictor import Predictor
     from scdrugmap.train.record import PredictorInfo
     from scdrugmap.train.scores import Scorer

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scdrugmap.explain.stability import compare_rankings, spearman, top_sizes
-from scdrugmap.explain.summed import ALL, Stratum
+from scdrugmap.explanation.stability import compare_rankings, spearman, top_sizes
+from scdrugmap.explanation.summed import ALL, Stratum
 
 if TYPE_CHECKING:
     from scdrugmap.data.genes import Genes
-    from scdrugmap.explain.differential import Differential
-    from scdrugmap.explain.drawing import Drawn
-    from scdrugmap.explain.explained import Explained
-    from scdrugmap.explain.settings import Explaining, Image
+    from scdrugmap.explanation.differential import Differential
+    from scdrugmap.explanation.drawing import Drawn
+    from scdrugmap.explanation.explained import Explained
+    from scdrugmap.explanation.settings import Explaining, Image
     from scdrugmap.report.style import Picture
 
 CONSENSUS = "consensus"
@@ -65,10 +65,14 @@ class Explanation:
     differential : Differential or None
     settings : Explaining
     dataset : str
+    columns : (n_columns,) int64
+        Gene of each column of the file, -1: left out.
+    location : str
+        Where the values of the file were.
     table : pandas.DataFrame
         What ``scdrugmap explain -o`` writes.
     stability : pandas.DataFrame
-        See :func:`~scdrugmap.explain.stability.compare_rankings`; between predictors, or between
+        See :func:`~scdrugmap.explanation.stability.compare_rankings`; between predictors, or between
         draws of cells of one predictor.
     """
 
@@ -77,6 +81,8 @@ class Explanation:
     differential: Differential | None
     settings: Explaining
     dataset: str
+    columns: np.ndarray
+    location: str
     table: pd.DataFrame
     stability: pd.DataFrame
 
@@ -88,6 +94,8 @@ class Explanation:
         differential: Differential | None,
         settings: Explaining,
         dataset: str,
+        columns: np.ndarray,
+        location: str,
     ) -> Explanation:
         """Bring the parts together."""
         if len(parts) > 1:
@@ -107,9 +115,18 @@ class Explanation:
             differential,
             settings,
             dataset,
+            columns,
+            location,
             table,
             compare_rankings(rankings),
         )
+
+    def attribution(self, stratum: Stratum = ALL) -> np.ndarray:
+        """Return the mean attribution of each gene, over predictors too ((n_genes,) float64).
+
+        NaN for genes that not all predictors read.
+        """
+        return np.mean([part.sums.mean(stratum) for part in self.parts], axis=0)
 
     @property
     def name(self) -> str:
@@ -178,7 +195,11 @@ class Explanation:
             "n": len({*pairs["first"], *pairs["second"]}),
             "spearman": _rounded(pairs["spearman"].mean()),
             "top": [
-                {"k": int(k), "overlap": _rounded(row["overlap"]), "chance": _rounded(row["chance"])}
+                {
+                    "k": int(k),
+                    "overlap": _rounded(row["overlap"]),
+                    "chance": _rounded(row["chance"]),
+                }
                 for k, row in by_k.iterrows()
             ],
         }
@@ -243,7 +264,7 @@ class Explanation:
 
     def pictures(self, image: Image = "svg") -> list[Picture]:
         """Draw all figures that there are data for."""
-        from scdrugmap.explain import figures
+        from scdrugmap.explanation import figures
 
         found = [figures.bars(self, image), figures.dots(self, image)]
         if not self.stability.empty:

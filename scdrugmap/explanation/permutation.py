@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdrugmap.explain.attributed import PROBABILITY, Attributed
+from scdrugmap.explanation.attributed import PROBABILITY, Attributed
 from scdrugmap.progress import Progress
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Permutation:
     def attribute(
         self, rows: csr_matrix, names: np.ndarray, groups: np.ndarray
     ) -> Iterator[Attributed]:
-        """Explain cells, all together; see :class:`~scdrugmap.explain.attributed.Method`."""
+        """Explain cells, all together; see :class:`~scdrugmap.explanation.attributed.Method`."""
         p = np.asarray(self.answers(rows, names, groups), np.float64)
         values = self.changes(rows, names, groups, p)
         yield Attributed(np.arange(len(p)), values, p, np.full(len(p), np.nan))

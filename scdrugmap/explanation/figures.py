@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from scdrugmap.explain.summed import ALL
+from scdrugmap.explanation.summed import ALL
 from scdrugmap.report.style import (
     BASELINE,
     INK,
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from scdrugmap.explain.explanation import Explanation
-    from scdrugmap.explain.settings import Image
+    from scdrugmap.explanation.result import Explanation
+    from scdrugmap.explanation.settings import Image
 
 _GENES = 25
 _MOST_COLUMNS = 24
-_NAMED = 8
+_NAMED = 16
 _LARGEST_DOT = 150.0
 _SMALLEST_DOT = 4.0
 _ROW = 17
@@ -65,10 +65,17 @@ def bars(found: Explanation, image: Image = "svg") -> Picture:
             )
         axes.set_yticks(range(len(rows)), [printable(name, 12) for name in rows["gene"]])
         axes.set_xlabel("share of all attributions")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}".removesuffix(".0"))
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         axes.locator_params(axis="x", nbins=4)
-        axes.text(1.03, -0.95, "rank ± sd", transform=axes.get_yaxis_transform(), color=MUTED)
+        axes.text(
+            1.03,
+            len(rows) - 0.1,
+            "rank ± sd",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            color=MUTED,
+            fontsize=10.5,
+        )
         _legend(axes, "speaks for")
         axes.spines["left"].set_visible(False)
         data, mime = _rendered(figure, image)
@@ -162,9 +169,7 @@ def stability(found: Explanation, image: Image = "svg") -> Picture:
                 markersize=2.5,
             )
         axes.plot(places, mean["overlap"], color=INK, linewidth=2, marker="o", markersize=4)
-        axes.plot(
-            places, mean["chance"], color=BASELINE, linewidth=1.2, linestyle=(0, (3, 3))
-        )
+        axes.plot(places, mean["chance"], color=BASELINE, linewidth=1.2, linestyle=(0, (3, 3)))
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlim(-0.3, len(mean) - 0.7)
         axes.set_xticks(list(places), [str(k) for k in mean["k"]])
@@ -217,7 +222,7 @@ def expression(found: Explanation, image: Image = "svg") -> Picture:
         axes.set_ylim(0, _roof(rows["share"]) * 1.06)
         reach = float(rows["de_effect"].abs().max() or 1) * 1.15
         axes.set_xlim(-reach, reach)
-        for row in records(rows.head(_NAMED)):
+        for row in _apart(rows.head(_NAMED), reach):
             left = row.de_effect > 0.6 * reach
             axes.annotate(
                 printable(row.gene, 12),
@@ -235,7 +240,7 @@ def expression(found: Explanation, image: Image = "svg") -> Picture:
         _legend(axes, "speaks for")
         data, mime = _rendered(figure, image)
     assert found.differential is not None
-    named = ", ".join(rows["gene"].head(_NAMED))
+    named = ", ".join(rows["gene"].head(10))
     return Picture(
         "Attributions and differential expression",
         f"{len(rows):,} genes of {found.title}; those of largest share are {named}.",
@@ -248,6 +253,21 @@ def expression(found: Explanation, image: Image = "svg") -> Picture:
         f"{found.differential.test}: {found.differential.n_sensitive:,} sensitive, "
         f"{found.differential.n_resistant:,} resistant.",
     )
+
+
+def _apart(rows: pd.DataFrame, reach: float) -> list[Any]:
+    """Return the rows whose names do not cover those of rows before them."""
+    roof = _roof(rows["share"])
+    named: list[Any] = []
+    for row in records(rows):
+        covers = (
+            abs(row.share - other.share) < 0.05 * roof
+            and abs(row.de_effect - other.de_effect) < 0.45 * reach
+            for other in named
+        )
+        if not any(covers):
+            named.append(row)
+    return named
 
 
 def _rendered(figure: Figure, image: Image) -> tuple[bytes, str]:
@@ -311,7 +331,9 @@ def _dot_legend(
 ) -> None:
     """Explain sizes and colours at the right."""
     height = figure.get_size_inches()[1] * 72
-    axes = figure.add_axes(((width - 130) / width, 1 - (top + 190) / height, 124 / width, 190 / height))
+    axes = figure.add_axes(
+        ((width - 130) / width, 1 - (top + 190) / height, 124 / width, 190 / height)
+    )
     axes.set_axis_off()
     axes.set_xlim(0, 124)
     axes.set_ylim(190, 0)
@@ -324,4 +346,6 @@ def _dot_legend(
     for row, value in enumerate((limit, 0.0, -limit)):
         colour = probability_colours()((value / limit + 1) / 2)
         axes.scatter([14], [136 + 18 * row], s=80, color=[colour], linewidths=0)
-        axes.text(28, 136 + 18 * row, f"{value:+.2g}", va="center", color=INK)
+        axes.text(
+            28, 136 + 18 * row, "0" if value == 0 else f"{value:+.2g}", va="center", color=INK
+        )
