@@ -19,7 +19,7 @@ from toy_models import GROUP_SPEC, SPEC  # noqa: E402
 
 from scdrugmap.data.cells import Cells, open_cells  # noqa: E402
 from scdrugmap.data.labels import LabelMap  # noqa: E402
-from scdrugmap.errors import DataError, PluginError, UsageError  # noqa: E402
+from scdrugmap.errors import DataError, PluginError, ResourceError, UsageError  # noqa: E402
 from scdrugmap.evaluation.design import read_design  # noqa: E402
 from scdrugmap.evaluation.splits import make_split  # noqa: E402
 from scdrugmap.model.load import load_model  # noqa: E402
@@ -183,6 +183,35 @@ def test_same_training_gives_the_same_tensors_and_another_seed_others(chosen: li
         Embedder(loaded, min_genes=1), "lora", "logistic", chosen, [], EXACT, 1, quiet=True
     )
     assert tensors(other) != tensors(first)
+
+
+def test_batches_are_halved_until_they_fit_the_memory(
+    chosen: list[Chosen], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def little_memory(module: torch.nn.Module, inputs: tuple[dict[str, torch.Tensor]]) -> None:
+        if module.training and len(inputs[0]["gene"]) > 3:
+            raise RuntimeError("out of memory")
+
+    loaded = load_model(SPEC)
+    loaded.model.module.register_forward_pre_hook(little_memory)
+    embedder = Embedder(loaded, min_genes=1, device="cpu")
+    found = fit_tuned(embedder, "lora", "logistic", chosen, [], EXACT, 0)
+    assert found.info.token_budget < 4096
+    assert found.info.n_steps == 2 * found.info.steps_per_epoch
+    assert "too many for the memory of cpu; going on with" in capsys.readouterr().err
+
+
+def test_cell_that_does_not_fit_the_memory_ends_the_training(chosen: list[Chosen]) -> None:
+    def no_memory(module: torch.nn.Module, inputs: object) -> None:
+        if module.training:
+            raise RuntimeError("out of memory")
+
+    loaded = load_model(SPEC)
+    loaded.model.module.register_forward_pre_hook(no_memory)
+    embedder = Embedder(loaded, min_genes=1, device="cpu")
+    with pytest.raises(ResourceError, match="does not fit into the memory") as caught:
+        fit_tuned(embedder, "lora", "logistic", chosen, [], EXACT, 0, quiet=True)
+    assert "--gradient-checkpointing" in caught.value.hint
 
 
 @pytest.mark.parametrize("spec", [SPEC, GROUP_SPEC], ids=["single", "grouped"])

@@ -29,6 +29,7 @@ from scdrugmap.model.device import (
 from scdrugmap.model.prefetch import Prefetched
 from scdrugmap.progress import Progress, say
 from scdrugmap.train.course import Course
+from scdrugmap.train.optimizer import make_optimizer, rate_share
 from scdrugmap.train.steps import GROUPED_STEP_CELLS, STEP_CELLS, Plan
 from scdrugmap.train.trainee import Trainee, cell_losses
 
@@ -116,7 +117,9 @@ class Tuner:
         self._parameters = list(trainee.trainable().values())
         rate = settings.learning_rate or LEARNING_RATES[strategy]
         self._rates = {"network": rate, "head": settings.head_learning_rate}
-        self._optimizer = self._make_optimizer()
+        self._optimizer = make_optimizer(
+            trainee.trainable(), self._rates, weight_decay=settings.weight_decay
+        )
 
     def run(self) -> Course:
         """Train; the network then has the state with the least validation loss, or the last."""
@@ -181,34 +184,6 @@ class Tuner:
         buffers = [buffer for _, buffer in self.trainee.head.named_buffers()]
         self.processes.same([*self._parameters, *buffers])
 
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        """Return AdamW; biases and scales of normalisations do not decay."""
-        groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
-        for name, parameter in self.trainee.trainable().items():
-            part = name.partition(".")[0]
-            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
-        decay = self.settings.weight_decay
-        return torch.optim.AdamW(
-            [
-                {
-                    "params": parameters,
-                    "weight_decay": decay if matrix else 0.0,
-                    "lr": self._rates[part],
-                    "highest": self._rates[part],
-                }
-                for (part, matrix), parameters in groups.items()
-            ]
-        )
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step (from 0) as a share of the highest one."""
-        warm = math.ceil(self.settings.warmup * self.n_steps)
-        if step < warm:
-            return (step + 1) / warm
-        if self.settings.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(self.n_steps - warm, 1)))
-
     def _steps(self) -> Iterator[list[np.ndarray]]:
         """Give the steps of all epochs, without end."""
         epoch = 0
@@ -257,29 +232,31 @@ class Tuner:
         try:
             return self._do(step)
         except (RuntimeError, MemoryError) as err:
-            if not is_out_of_memory(err):
-                raise
-            reason = err
-        self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.zero_grad(set_to_none=True)
+            self._give_way(err, [batch for _, batch, _ in step.batches])
+        return None
+
+    def _give_way(self, err: Exception, batches: list[np.ndarray]) -> None:
+        """Halve the budget, or raise where a batch cannot be divided or `err` is another error."""
+        if not is_out_of_memory(err):
+            raise err
         free_memory(self.device)
-        largest = max(len(batch) for _, batch, _ in step.batches)
+        cost = self.training.tokens.cost
+        tokens = max(len(batch) * int(cost[batch].max()) for batch in batches)
+        largest = max(len(batch) for batch in batches)
         if self.processes.count > 1 or self.plan.groups is not None or largest == 1:
             raise ResourceError(
                 f"{self.trainee.name}: a batch of {largest:,} cells does not fit into the memory "
                 f"of {self.device}",
                 hint="use --gradient-checkpointing, a smaller --token-budget (--batch-size for "
                 "models whose cells see each other), or a shorter length (--set)",
-            ) from reason
-        tokens = max(
-            len(batch) * int(self.training.tokens.cost[batch].max()) for _, batch, _ in step.batches
-        )
+            ) from err
         self.course.budget = max(1, tokens // 2)
         say(
             f"Notice: {tokens:,} tokens in a batch are too many for the memory of {self.device}; "
             f"going on with {self.course.budget:,}",
             quiet=self.quiet,
         )
-        return None
 
     def _do(self, step: _Step) -> float:
         self.trainee.train()
@@ -297,7 +274,7 @@ class Tuner:
             self.trainee.check_gradients()
         if self.settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(self._parameters, self.settings.clip_norm)
-        share = self.rate(step.number)
+        share = rate_share(step.number, self.n_steps, self.settings)
         for group in self._optimizer.param_groups:
             group["lr"] = share * group["highest"]
         self._optimizer.step()
@@ -323,12 +300,17 @@ class Tuner:
 
     def _noisy_embeddings(self, cells: np.ndarray) -> np.ndarray:
         """Embed cells as training does, with dropout: a head that begins with them withstands it."""
+        while True:
+            batches = self.training.blocks(cells)
+            if self.training.sequences is None:
+                batches = [b for one in batches for b in self._batches([one], self.course.budget)]
+            try:
+                return self._embed_noisily(cells, batches)
+            except (RuntimeError, MemoryError) as err:
+                self._give_way(err, batches)
+
+    def _embed_noisily(self, cells: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:
         found = np.zeros((len(cells), self.trainee.model.traits.dim), np.float32)
-        blocks = self.training.blocks(cells)
-        if self.training.sequences is None:
-            batches = [b for block in blocks for b in self._batches([block], self.course.budget)]
-        else:
-            batches = blocks
         self.trainee.train()
         with torch.no_grad(), exact_float32():
             for number, batch in enumerate(batches):
@@ -348,7 +330,8 @@ class Tuner:
                 "epoch": round(course.step / self.steps_per_epoch, 3),
                 "loss": float(np.mean(course.losses)),
                 "validation_loss": found,
-                "learning_rate": self.rate(course.step - 1) * self._rates["network"],
+                "learning_rate": self._rates["network"]
+                * rate_share(course.step - 1, self.n_steps, self.settings),
             }
         )
         course.losses = []

@@ -109,8 +109,8 @@ class Embedder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Embed some cells of a file.
 
-        All cells of the file are run, so that training, validation and prediction share the
-        finished parts; only those of `index` are held.
+        Whole parts of the file are run, so that training, validation and prediction share the
+        finished ones; only cells of `index` are held.
 
         Returns
         -------
@@ -127,7 +127,8 @@ class Embedder:
         place[index] = np.arange(len(index))
         values = np.full((len(index), self.dim), np.nan, np.float32)
         status = np.full(len(index), "", object)
-        for part in job.run(job.plan()):
+        needed = [part for part in job.plan() if (place[part.index] >= 0).any()]
+        for part in job.run(needed):
             wanted = place[part.index] >= 0
             values[place[part.index[wanted]]] = part.values[wanted]
             status[place[part.index[wanted]]] = part.status[wanted]
