@@ -37,7 +37,7 @@ from scdrugmap.train.settings import FineTuning  # noqa: E402
 from scdrugmap.train.train import train_predictor  # noqa: E402
 from scdrugmap.train.tuned import TunedFit, fit_tuned  # noqa: E402
 
-SLOW = {"scbert", "uce"}
+SLOW = {"celllm", "scbert", "uce"}
 PLUGINS = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
     for name, spec in sorted(get_registry().models.items())
