@@ -312,12 +312,15 @@ class Tuner:
     def _embed_noisily(self, cells: np.ndarray, batches: list[np.ndarray]) -> np.ndarray:
         found = np.zeros((len(cells), self.trainee.model.traits.dim), np.float32)
         self.trainee.train()
-        with torch.no_grad(), exact_float32():
+        progress = Progress("start the head", len(cells), quiet=self.quiet)
+        with torch.no_grad(), exact_float32(), progress:
             for number, batch in enumerate(batches):
                 inputs = self.trainee.model.collate(self.training.tokens.take(batch))
                 with _dropout_seed((self.seed, number), self.device):
                     values = self._forward(inputs).cpu().numpy()
                 found[np.searchsorted(cells, batch)] = values
+                n_tokens = int(self.training.tokens.cost[batch].sum())
+                progress.advance(len(batch), tokens=n_tokens)
         return found
 
     def _evaluate(self) -> None:

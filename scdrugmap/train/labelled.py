@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from scdrugmap.model.batching import Network
     from scdrugmap.model.token_store import CellTokens
+    from scdrugmap.progress import Progress
 
 _BLOCK = 512
 
@@ -48,16 +49,21 @@ class LabelledTokens:
             return [cells[start : start + _BLOCK] for start in range(0, len(cells), _BLOCK)]
         return [cells[self.sequences[cells] == one] for one in np.unique(self.sequences[cells])]
 
-    def embed_block(self, network: Network, block: np.ndarray) -> np.ndarray:
+    def embed_block(
+        self, network: Network, block: np.ndarray, progress: Progress | None = None
+    ) -> np.ndarray:
         """Embed a block of :meth:`blocks` in ``eval()``: (m, D) float32."""
         together = None if self.sequences is None else [np.arange(len(block))]
-        return network.embed(self.tokens.take(block), together)
+        tell = None if progress is None else (lambda n, tokens: progress.advance(n, tokens=tokens))
+        return network.embed(self.tokens.take(block), together, tell)
 
-    def embed(self, network: Network, cells: np.ndarray) -> np.ndarray:
+    def embed(
+        self, network: Network, cells: np.ndarray, progress: Progress | None = None
+    ) -> np.ndarray:
         """Embed cells ((m,) int) as predictions do, in ``eval()``: (m, D) float32."""
         found = np.zeros((len(cells), network.model.traits.dim), np.float32)
         place = np.full(len(self.y), -1, np.int64)
         place[cells] = np.arange(len(cells))
         for block in self.blocks(cells):
-            found[place[block]] = self.embed_block(network, block)
+            found[place[block]] = self.embed_block(network, block, progress)
         return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from scdrugmap import __version__
 from scdrugmap.errors import DataError, PluginError
 from scdrugmap.files import hash_json
 from scdrugmap.model.batching import Network
@@ -19,7 +20,7 @@ from scdrugmap.model.device import peak_memory
 from scdrugmap.model.parts import group_indices
 from scdrugmap.model.recompute import recomputed_layers
 from scdrugmap.model.token_store import CellTokens, store_tokens
-from scdrugmap.progress import say
+from scdrugmap.progress import Progress, say
 from scdrugmap.specs import LoraDefaults
 from scdrugmap.train.domain import Domain
 from scdrugmap.train.finetune import Tuner
@@ -45,14 +46,17 @@ if TYPE_CHECKING:
     from scdrugmap.train.heads import Head, HeadName
     from scdrugmap.train.settings import FineTuning
 
-VALIDATION_CELLS = 5_000
+VALIDATION_CELLS = 2_000
 """Most cells, drawn evenly over groups, whose loss tells when to stop."""
 
 REFERENCE_CELLS = 2_048
 """Most training cells, drawn evenly over groups, that the head begins with, and whose embeddings
 stand for all training cells afterwards."""
 
-_TRIED_CELLS = 4
+_TRIED_CELLS = 32
+"""About how many cells are embedded before and after, to see what the training changed."""
+
+_CELLS_PER_ADAPTER = 4
 """Cells that are embedded once without each adapter."""
 
 
@@ -188,6 +192,8 @@ def fit_tuned(
     aside, held_out = _read(embedder, held_out, quiet=quiet)
     if held_out:
         aside = aside.take(_evenly(held_out, VALIDATION_CELLS, seed))
+    else:
+        source = "none"
     shown = _evenly(trained, REFERENCE_CELLS, seed)
     network = Network(
         trainee.model,
@@ -196,9 +202,11 @@ def fit_tuned(
         token_budget=embedder.token_budget,
         name=loaded.name,
     )
-    before = data.embed(network, shown)
+    tried = shown[:: max(1, len(shown) // _TRIED_CELLS)]
+    before = data.embed(network, tried)
     if checkpoint is not None:
         checkpoint.record = {
+            "scdrugmap": __version__,
             "model": loaded.identity(),
             "strategy": strategy,
             "settings": settings.model_dump(mode="json"),
@@ -228,11 +236,13 @@ def fit_tuned(
     recompute = recomputed_layers(trainee.module) if settings.gradient_checkpointing else None
     with recompute or nullcontext():
         course = tuner.run()
-    after = data.embed(network, shown)
-    effect = require_change(before, after, "the adapters" if lora else "the training")
-    few = data.blocks(shown)[0][:_TRIED_CELLS]
+    what = "the adapters" if lora else "the training"
+    effect = require_change(before, data.embed(network, tried), what)
+    few = data.blocks(tried)[0][:_CELLS_PER_ADAPTER]
     exact = Network(trainee.model, device=processes.device)
     trainee.require_acting_adapters(lambda: data.embed(exact, few))
+    with Progress("embed training cells", len(shown), quiet=quiet) as progress:
+        domain = Domain.of(data.embed(network, shown, progress))
     name, content = trainee.learnt_file()
     info = TuningInfo(
         settings=settings,
@@ -261,7 +271,6 @@ def fit_tuned(
         name,
         content,
     )
-    domain = Domain.of(after)
     scorer.domain = domain
     seen = _joined(trained, held_out) if source == "training groups" else trained
     return TunedFit(scorer, seen, domain, info, _notices(loaded, lora, source, chosen))
