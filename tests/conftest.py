@@ -11,10 +11,6 @@ from dataclasses import dataclass
 
 import pytest
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts background jobs so, and every child would inherit it: Ctrl-C could not be tested.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 @dataclass(frozen=True)
 class Result:
