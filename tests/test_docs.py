@@ -15,6 +15,8 @@ PAGES = [
     "docs/tutorial/first_benchmark.md",
     "docs/how-to/predict_new_patients.md",
     "docs/how-to/fine_tune.md",
+    "docs/background/random_splits.md",
+    "docs/how-to/explain.md",
 ]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -9,7 +9,7 @@ log-odds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol, TypeGuard, cast
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class Coefficients:
             n = block.shape[0]
             p = self.estimator.predict(block, self.genes, values=self.values).astype(np.float64)
             parts, bias = self.estimator.contributions(block, self.genes, values=self.values)
-            parts = cast("np.ndarray", np.where(np.isnan(p)[:, None], 0.0, parts))
+            parts = np.where(np.isnan(p)[:, None], 0.0, parts)
             values = csr_matrix(
                 (
                     parts[:, self._known].ravel(),

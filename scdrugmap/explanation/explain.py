@@ -10,8 +10,8 @@ from scdrugmap.errors import DataError, UsageError
 from scdrugmap.explanation.differential import differential_expression
 from scdrugmap.explanation.drawing import draw_cells
 from scdrugmap.explanation.explained import Explained, explain_cells
-from scdrugmap.explanation.result import CONSENSUS, Explanation
 from scdrugmap.explanation.methods import refuse_unexplainable
+from scdrugmap.explanation.result import CONSENSUS, Explanation
 from scdrugmap.explanation.settings import Explaining
 from scdrugmap.progress import say
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -75,12 +76,13 @@ def make_method(
     """
     wanted = settings.method
     if isinstance(scorer, FrozenScorer) and wanted in ("auto", "gradients"):
-        try:
-            from scdrugmap.explanation.gradients import Gradients
-        except ModuleNotFoundError as err:
+        if find_spec("captum") is None:
             raise PluginError(
-                "gradients need the package captum, which is not installed", hint=_INSTALL
-            ) from err
+                "gradients need the package captum, which is not installed",
+                hint=f"{_INSTALL}, or use --method permutation",
+            )
+        from scdrugmap.explanation.gradients import Gradients
+
         found = Gradients(
             scorer, cells.genes, steps=settings.steps, baseline=settings.baseline, where=cells.where
         )

@@ -17,7 +17,7 @@ from scdrugmap.explanation.attributed import PROBABILITY, Attributed
 from scdrugmap.progress import Progress
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csc_matrix, csr_matrix
 
 Answers = Callable[["csr_matrix", np.ndarray, np.ndarray], np.ndarray]
 """Rows, cell names and samples to (n,) float probabilities of sensitive."""
@@ -98,7 +98,7 @@ class Permutation:
         )
 
     def _tasks(
-        self, by_gene: csr_matrix, n: int
+        self, by_gene: csc_matrix, n: int
     ) -> Iterator[list[tuple[int, int, np.ndarray, np.ndarray]]]:
         """Yield genes that are predicted together: place, column, cells, and their new values."""
         held: list[tuple[int, int, np.ndarray, np.ndarray]] = []

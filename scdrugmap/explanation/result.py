@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.explanation.stability import compare_rankings, spearman, top_sizes
 from scdrugmap.explanation.summed import ALL, Stratum
 
@@ -169,10 +170,10 @@ class Explanation:
 
     def record(self) -> dict[str, Any]:
         """Return everything but the table, JSON-able."""
+        rows = self.genes
         markers = {
             label: rows.loc[rows["direction"] * sign > 0, "gene"].head(_MARKERS).tolist()
-            for label, sign in (("sensitive", 1), ("resistant", -1))
-            for rows in [self.genes]
+            for label, sign in ((SENSITIVE, 1), (RESISTANT, -1))
         }
         return {
             "dataset": self.dataset,
@@ -189,18 +190,18 @@ class Explanation:
         if self.stability.empty:
             return None
         pairs = self.stability.drop_duplicates(["first", "second"])
-        by_k = self.stability.groupby("k")[["overlap", "chance"]].mean()
+        by_k = self.stability.groupby("k")[["overlap", "chance"]].mean().reset_index()
         return {
             "between": "predictors" if len(self.parts) > 1 else "disjoint draws of the cells",
             "n": len({*pairs["first"], *pairs["second"]}),
             "spearman": _rounded(pairs["spearman"].mean()),
             "top": [
                 {
-                    "k": int(k),
+                    "k": int(row["k"]),
                     "overlap": _rounded(row["overlap"]),
                     "chance": _rounded(row["chance"]),
                 }
-                for k, row in by_k.iterrows()
+                for row in by_k.to_dict("records")
             ],
         }
 
@@ -330,8 +331,6 @@ def _rank_spread(rankings: dict[str, dict[str, float]]) -> dict[str, float]:
 def _consensus(tables: Sequence[pd.DataFrame], spread: dict[str, float]) -> pd.DataFrame:
     """Return the mean over predictors, of all cells and of the classes, ranked by mean share."""
     rows = pd.concat([t[t["level"] != "sample"] for t in tables], ignore_index=True)
-    names = [None if t["model"].nunique() > 1 else t["model"].iloc[0] for t in [rows]]
-    strategies = rows["strategy"].unique()
     grouped = rows.groupby(["level", "stratum", "gene", "symbol", "ensembl"], sort=False)
     found = grouped.agg(
         n_cells=("n_cells", "max"),
@@ -348,8 +347,9 @@ def _consensus(tables: Sequence[pd.DataFrame], spread: dict[str, float]) -> pd.D
         **{name: (name, "first") for name in DE_COLUMNS},
     ).reset_index()
     found["share"] /= len(tables)
-    found["predictor"], found["model"] = CONSENSUS, names[0] or "several"
-    found["strategy"] = strategies[0] if len(strategies) == 1 else "several"
+    found["predictor"] = CONSENSUS
+    for name in ("model", "strategy"):
+        found[name] = rows[name].iloc[0] if rows[name].nunique() == 1 else "several"
     order = {stratum: number for number, stratum in enumerate(dict.fromkeys(found["stratum"]))}
     found["place"] = found["stratum"].map(order)
     found = found.sort_values(["place", "share"], ascending=[True, False], kind="stable")

@@ -93,7 +93,10 @@ class Sums:
         return np.where(self.read, self._sums[0, place] / max(self.n_cells[place], 1), np.nan)
 
     def table(self, stratum: Stratum, genes: Genes) -> pd.DataFrame:
-        """Return one row per gene that was read, by rank; see ``docs/reference/files.md``."""
+        """Return one row per gene that was read, by rank; see ``docs/reference/files.md``.
+
+        ``column`` is the gene's number in the file.
+        """
         import pandas as pd
 
         place = self.strata.index(stratum)
@@ -125,5 +128,4 @@ class Sums:
             }
         )
         frame = frame.sort_values("attribution_abs", ascending=False, kind="stable")
-        frame.insert(frame.columns.get_loc("share") + 1, "rank", np.arange(1, len(frame) + 1))
-        return frame.reset_index(drop=True)
+        return frame.assign(rank=np.arange(1, len(frame) + 1)).reset_index(drop=True)
