@@ -112,6 +112,8 @@ class Tuner:
         self._weight = _cell_weights(training.y, balanced=settings.class_weights)
         self._best: dict[str, Tensor] = {}
         trainee.module.to(self.device)
+        if head != "logistic":
+            start = start[:0]  # only their width matters
         trainee.start_head(head, self._noisy_embeddings(start), training.y[start])
         trainee.head.to(self.device)
         self._parameters = list(trainee.trainable().values())
