@@ -6,6 +6,7 @@ import base64
 import gzip
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import pandas as pd
 import pytest
 
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.report.build import build_report, read_tables
-from scdrugmap.report.findings import best_model, findings
+from scdrugmap.report.build import build_report
+from scdrugmap.report.findings import findings
+from scdrugmap.report.run_tables import read_tables
 from scdrugmap.report.summary import summarise
+from scdrugmap.report.verdicts import best_model, verdicts
 from scdrugmap.run.record import (
     CELL_MAP_FILE,
     CoverageRecord,
@@ -97,13 +100,24 @@ def predictions_of(
 
 
 MODELS: dict[str, dict[str, Any]] = {
-    "constant": {"kind": "estimator", "strategy": "estimator", "title": "Majority class"},
-    "technical": {"kind": "estimator", "strategy": "estimator", "title": "Technical covariates"},
+    "constant": {
+        "kind": "estimator",
+        "strategy": "estimator",
+        "title": "Majority class",
+        "control": "constant",
+    },
+    "technical": {
+        "kind": "estimator",
+        "strategy": "estimator",
+        "title": "Technical covariates",
+        "control": "technical",
+    },
     "hvg-logreg": {"kind": "estimator", "strategy": "estimator", "title": "Logistic regression"},
     "scgpt": {
         "kind": "model",
         "strategy": "frozen",
         "title": "scGPT",
+        "control": "untrained",
         "weights": "random weights (untrained, means nothing)",
         "untrained": True,
         "citation": "Cui et al., Nature Methods 2024.",
@@ -263,14 +277,19 @@ def test_every_figure_has_a_text_alternative_and_its_table(page: str) -> None:
         head, _, data = str(link["href"]).partition(",")
         raw = base64.b64decode(data)
         text = gzip.decompress(raw) if "gzip" in head else raw
-        assert b"\t" in text
-        assert str(link["download"]).endswith(".tsv.gz" if "gzip" in head else ".tsv")
+        name = str(link["download"])
+        assert name.endswith(".gz") == ("gzip" in head)
+        if name not in ("run.json", "references.bib"):
+            assert b"\t" in text
+            assert name.removesuffix(".gz").endswith(".tsv")
 
 
 def test_sound_and_paper_stand_side_by_side_with_the_constant(page: str) -> None:
     text = " ".join(" ".join(Outline(page).text).split())
-    assert text.index("Data: can it be believed?") < text.index("Results, side by side")
-    assert "best constant reference 0.50 0.50" in text
+    order = ["In short", "Results, side by side", "Data: can it be believed?", "Methods, ready"]
+    places = [text.rindex(title) for title in order]
+    assert places == sorted(places)
+    assert "References best constant 0.50 0.50" in text
     assert "scgpt untrained" in text
     assert "random weights (untrained, means nothing)" in text
     assert "Pooled out-of-fold predictions, mean of 2 seeds" in text
@@ -303,21 +322,27 @@ def test_a_refused_protocol_is_a_red_flag_with_its_reason(tmp_path: Path) -> Non
     folder = make_run(tmp_path / "run", protocols=(refused, PAPER))
     build_report(folder, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text("utf-8")
-    assert "pooled-group was refused: one library per label." in page
+    assert "Not answered: one library per label." in page
     assert "no figure below is evidence" in page
-    assert "Not evaluable: one library per label" in page
+    assert "<td>one library per label</td>" in page
 
 
 def sentences(folder: Path) -> list[tuple[str, str]]:
     tables = read_tables(folder)
-    return [(item.level, item.text) for item in findings(tables.run, tables.metrics)]
+    said = [*verdicts(tables.run, tables.metrics), *findings(tables.run, tables.metrics)]
+    return [(item.level, item.text) for item in said]
 
 
-def test_the_gap_between_splits_is_put_into_words(run: Path) -> None:
-    found = sentences(run)
-    assert [level for level, _ in found] == ["good", "warn"]
-    assert "hvg-logreg reaches AUROC" in found[0][1]
-    assert "recognition of groups seen in training" in found[1][1]
+def test_every_question_has_one_answer_and_the_gap_is_put_into_words(run: Path) -> None:
+    tables = read_tables(run)
+    found = verdicts(tables.run, tables.metrics)
+    assert [(item.name, item.level) for item in found] == [
+        ("pooled-group", "good"),
+        ("paper-pooled", "warn"),
+    ]
+    assert "Yes, better than chance: hvg-logreg reaches AUROC" in found[0].text
+    assert "95 % interval over groups" in found[0].text
+    assert "recognition of groups seen in training" in found[1].text
 
 
 def test_technical_covariates_that_win_are_a_red_flag(tmp_path: Path) -> None:
@@ -335,7 +360,7 @@ def test_an_untrained_network_that_wins_is_a_red_flag(tmp_path: Path) -> None:
 def test_models_at_chance_are_a_red_flag_and_no_control_is_blamed(tmp_path: Path) -> None:
     signal = {**SIGNAL, "pooled-group": dict.fromkeys(SIGNAL["pooled-group"], 0.0)}
     found = sentences(make_run(tmp_path / "run", signal=signal))
-    assert any(level == "bad" and "No model does better" in text for level, text in found)
+    assert any(level == "bad" and "no model does better" in text for level, text in found)
     assert not any("technical covariates alone" in text for _, text in found)
 
 
@@ -356,6 +381,63 @@ def test_simulated_cells_and_licences_are_said(tmp_path: Path) -> None:
     assert "simulated cells" in (tmp_path / "r.html").read_text("utf-8")
 
 
+def test_permuted_labels_that_do_as_well_are_a_red_flag_under_every_protocol(
+    tmp_path: Path,
+) -> None:
+    folder = make_run(tmp_path / "run")
+    tables = read_tables(folder)
+    permuted = ModelRecord(
+        name="hvg-logreg-permuted",
+        model="hvg-logreg",
+        title="permuted",
+        kind="estimator",
+        strategy="estimator",
+        control="permuted",
+    )
+    run = tables.run.model_copy(update={"models": (*tables.run.models, permuted)})
+    same = tables.metrics[tables.metrics["model"] == "hvg-logreg"]
+    metrics = pd.concat(
+        [tables.metrics, same.assign(model="hvg-logreg-permuted")], ignore_index=True
+    )
+    flags = [item.text for item in findings(run, metrics) if item.level == "bad"]
+    assert len(flags) == 2
+    assert all("labels dealt out anew over groups" in text for text in flags)
+    assert "rewards recognising patients" in flags[1]
+    best = best_model(run, metrics, "paper-pooled")
+    assert best is not None
+    assert best.name == "hvg-logreg"
+
+
+def test_missing_numbers_have_a_reason(run: Path) -> None:
+    from scdrugmap.report.gaps import missing_numbers, unanswered_cells
+
+    tables = read_tables(run)
+    metrics = tables.metrics.copy()
+    metrics.loc[metrics["fold"] == "1", ["value", "note"]] = [np.nan, "not evaluable: one class"]
+    gaps = missing_numbers(tables.run, metrics)
+    row = gaps[(gaps["level"] == "cell") & (gaps["protocol"] == "pooled-group")].iloc[0]
+    assert (row["where"], row["missing"], row["models"]) == ("cohort, fold 1", "number", "all")
+    assert row["reason"] == "not evaluable: one class"
+    assert unanswered_cells(tables).empty
+    predictions = tables.predictions["pooled-group"].copy()
+    predictions.loc[0, ["state", "reason"]] = ["invalid", "no_known_genes"]
+    changed = replace(tables, predictions={"pooled-group": predictions})
+    assert unanswered_cells(changed)[["state", "reason", "cells"]].values.tolist() == [
+        ["invalid", "no_known_genes", 1]
+    ]
+
+
+def test_deviations_and_the_methods_stand_on_the_page(tmp_path: Path) -> None:
+    paper = PAPER.model_copy(update={"deviations": ("theirs with dropout on",)})
+    folder = make_run(tmp_path / "run", protocols=(SOUND, paper))
+    build_report(folder, tmp_path / "r.html")
+    text = " ".join(" ".join(Outline((tmp_path / "r.html").read_text("utf-8")).text).split())
+    assert "Where paper-pooled departs from the paper's authors theirs with dropout on" in text
+    assert "We used 720 labelled cells (360 sensitive, 360 resistant) of 12 groups" in text
+    assert "scgpt [scgpt]" in text
+    assert "@misc{scgpt" in text or "@article{scgpt" in text
+
+
 def test_untrained_networks_do_not_compete(run: Path) -> None:
     tables = read_tables(run)
     best = best_model(tables.run, tables.metrics, "paper-pooled")
@@ -367,7 +449,8 @@ def test_rows_are_ordered_by_the_sound_protocol_after_the_references(run: Path) 
     tables = read_tables(run)
     rows = summarise(tables.run, tables.metrics).rows
     assert [row.name for row in rows][:3] == ["best constant", "constant", "hvg-logreg"]
-    values = [row.cells[0][0].value for row in rows[2:]]
+    assert [row.role for row in rows] == ["reference"] * 2 + ["model"] + ["control"] * 2
+    values = [row.cells[0][0].value for row in rows[3:]]
     assert values == sorted(values, reverse=True)
 
 
@@ -393,7 +476,7 @@ def test_seeds_are_averaged_and_their_spread_kept_apart(run: Path) -> None:
 def test_figures_beyond_the_budget_are_left_out_by_name(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scdrugmap.report.view.PICTURE_BUDGET", 1000)
+    monkeypatch.setattr("scdrugmap.report.build.PICTURE_BUDGET", 1000)
     build_report(run, tmp_path / "r.html")
     text = " ".join(Outline((tmp_path / "r.html").read_text("utf-8")).text)
     assert "No figures, to keep this file small: scgpt, technical" in " ".join(text.split())

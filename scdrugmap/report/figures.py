@@ -8,9 +8,12 @@ import pandas as pd
 from scdrugmap.report.style import (
     BASELINE,
     GRID,
+    INK,
     LABEL_COLOURS,
     MUTED,
     PAPER,
+    SERIES,
+    SERIES_MARKERS,
     SOUND,
     WIDTH,
     Picture,
@@ -35,21 +38,24 @@ def intervals(
     Parameters
     ----------
     rows : DataFrame
-        name, protocol, family, value, ci_low, ci_high (floats may be NaN); models in the order
-        to be shown, top first.
+        name, protocol, family, value, ci_low, ci_high (floats may be NaN) and perhaps role; models
+        in the order to be shown, top first, controls last.
     reference : float
         Value of the constant predictor, drawn as a vertical line.
     """
     names = list(dict.fromkeys(rows["name"]))
     protocols = list(dict.fromkeys(rows["protocol"]))
     step = 15 * len(protocols) + 13
-    height = 62 + step * len(names)
+    roles = dict(zip(rows["name"], rows["role"], strict=True)) if "role" in rows else {}
+    n_models = sum(roles.get(name, "model") == "model" for name in names)
+    gap = 22 if 0 < n_models < len(names) else 0
+    top = {name: step * at + gap * (at >= n_models) for at, name in enumerate(names)}
+    height = 62 + step * len(names) + gap
+    marks = _marks(rows)
     with drawing(WIDTH, height) as figure:
         axes = panel(figure, left=124, right=14, top=34, bottom=28, grid="x")
-        axes.set_ylim(step * len(names), 0)
-        known = rows[["value", "ci_low", "ci_high"]].to_numpy(float)
-        low = min(reference, np.nanmin(known)) if np.isfinite(known).any() else 0.0
-        high = max(reference, np.nanmax(known)) if np.isfinite(known).any() else 1.0
+        axes.set_ylim(step * len(names) + gap, 0)
+        low, high = _value_range(rows, reference)
         room = max(high - low, 0.1) * 0.06
         axes.set_xlim(low - room, high + room)
         axes.axvline(reference, color=BASELINE, linewidth=1.2, linestyle=(0, (3, 3)))
@@ -63,11 +69,23 @@ def intervals(
             color=MUTED,
             fontsize=10,
         )
-        for number in range(1, len(names)):
-            axes.axhline(step * number, color=GRID, linewidth=0.6)
+        for name in names[1:]:
+            axes.axhline(top[name], color=GRID, linewidth=0.6)
+        if gap:
+            axes.axhline(step * n_models, color=BASELINE, linewidth=0.8)
+            axes.annotate(
+                "controls: should stay at the line",
+                (0, step * n_models + gap / 2),
+                xycoords=("axes fraction", "data"),
+                xytext=(-116, 0),
+                textcoords="offset points",
+                va="center",
+                color=MUTED,
+                fontsize=10,
+                annotation_clip=False,
+            )
         for row in records(rows):
-            order = protocols.index(row.protocol)
-            y = step * names.index(row.name) + 14 + 15 * order
+            y = top[row.name] + 14 + 15 * protocols.index(row.protocol)
             colour = _FAMILY_COLOURS[row.family]
             if np.isfinite(row.ci_low) and np.isfinite(row.ci_high):
                 axes.plot(
@@ -78,13 +96,13 @@ def intervals(
                 axes.plot(
                     [row.value],
                     [y],
-                    marker="o" if sound else "D",
+                    marker=marks[row.protocol][0],
                     markersize=7 if sound else 6,
                     markerfacecolor=colour if sound else "none",
                     markeredgecolor=colour,
                     markeredgewidth=1.6,
                 )
-        axes.set_yticks([step * number + step / 2 for number in range(len(names))])
+        axes.set_yticks([top[name] + step / 2 for name in names])
         axes.set_yticklabels([printable(name, 19) for name in names])
         axes.spines["left"].set_visible(False)
         image = to_svg(figure)
@@ -94,7 +112,94 @@ def intervals(
         for row in records(rows)
     )
     alt = f"{title}, {reference_name} {spoken(reference)}. {said}."
-    return Picture(title, alt, image, "image/svg+xml", WIDTH, height, rows, file)
+    order = ", ".join(f"{sign} {name}" for name, (_, sign) in marks.items())
+    return Picture(
+        title,
+        alt,
+        image,
+        "image/svg+xml",
+        WIDTH,
+        height,
+        rows,
+        file,
+        f"From top to bottom: {order}." if len(protocols) > 1 else "",
+        figure,
+        "intervals",
+        reference,
+    )
+
+
+def _value_range(rows: pd.DataFrame, reference: float) -> tuple[float, float]:
+    known = rows[["value", "ci_low", "ci_high"]].to_numpy(float)
+    if not np.isfinite(known).any():
+        return 0.0, 1.0
+    return min(reference, float(np.nanmin(known))), max(reference, float(np.nanmax(known)))
+
+
+def _marks(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return a marker, and the sign that stands for it in text, of each protocol."""
+    signs = {"sound": ("o●", "s■", "^▲", "v▼", "P✚"), "paper": ("D◇", "h⬡")}
+    marks: dict[str, tuple[str, str]] = {}
+    families = dict(zip(rows["protocol"], rows["family"], strict=True))
+    for family, known in signs.items():
+        for at, name in enumerate(name for name, of in families.items() if of == family):
+            pair = known[at % len(known)]
+            marks[name] = (pair[0], pair[1])
+    return {name: marks[name] for name in families}
+
+
+def shot_curves(points: pd.DataFrame, *, title: str, unit: str, file: str) -> Picture:
+    """Draw a score against the number of labelled units of the new dataset.
+
+    Parameters
+    ----------
+    points : DataFrame
+        name, shots (int; 0: zero-shot), value, ci_low, ci_high; models in the order of the legend,
+        at most as many as there are colours.
+    """
+    names, shots = list(dict.fromkeys(points["name"])), sorted(set(points["shots"]))
+    width, height = WIDTH, 290 + 18 * len(names)
+    with drawing(width, height) as figure:
+        axes = panel(figure, left=44, right=14, top=12, bottom=60 + 18 * len(names), grid="y")
+        axes.axhline(0.5, color=BASELINE, linewidth=1.2, linestyle=(0, (3, 3)))
+        for at, name in enumerate(names):
+            line = points[(points["name"] == name) & points["value"].notna()]
+            x = [shots.index(k) + 0.05 * (at - (len(names) - 1) / 2) for k in line["shots"]]
+            colour = SERIES[at % len(SERIES)]
+            axes.vlines(x, line["ci_low"], line["ci_high"], color=colour, linewidth=1.6, alpha=0.4)
+            axes.plot(
+                x,
+                line["value"],
+                color=colour,
+                marker=SERIES_MARKERS[at % len(SERIES_MARKERS)],
+                markersize=6,
+                linewidth=1.6,
+                label=printable(name, 40),
+            )
+        axes.set_xticks(range(len(shots)), ["none" if k == 0 else str(k) for k in shots])
+        axes.set_xlim(-0.4, len(shots) - 0.6)
+        axes.set_xlabel(f"labelled {unit} of each label that are known of the new dataset")
+        axes.set_ylabel("AUROC")
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(-0.02, -0.17), labelcolor=INK, fontsize=11, ncols=1
+        )
+        image = to_svg(figure)
+    said = "; ".join(
+        f"{row.name} with {row.shots or 'no'}: {spoken(row.value)}" for row in records(points)
+    )
+    alt = f"{title}, against labelled {unit} per label. {said}."
+    return Picture(
+        title,
+        alt,
+        image,
+        "image/svg+xml",
+        width,
+        height,
+        points,
+        file,
+        figure=figure,
+        reference=0.5,
+    )
 
 
 def cell_map(
@@ -122,6 +227,7 @@ def cell_map(
             s=size,
             linewidths=0,
             alpha=0.85,
+            rasterized=True,
         )
         axes.set_axis_off()
         image = to_png(figure)
@@ -134,7 +240,7 @@ def cell_map(
         alt += (
             " " + ", ".join(f"{name}: {count:,}" for name, count in counts.head(12).items()) + "."
         )
-    return Picture(title, alt, image, "image/png", side, side, points, file)
+    return Picture(title, alt, image, "image/png", side, side, points, file, figure=figure)
 
 
 def _point_colours(values: pd.Series) -> np.ndarray:
@@ -204,4 +310,16 @@ def heatmap(cells: pd.DataFrame, *, title: str, reference: float, file: str) -> 
         axes.spines[:].set_visible(False)
         image = to_svg(figure)
     said = "; ".join(f"{row.name} on {row.dataset}: {spoken(row.value)}" for row in records(cells))
-    return Picture(title, f"{title}. {said}.", image, "image/svg+xml", width, height, cells, file)
+    return Picture(
+        title,
+        f"{title}. {said}.",
+        image,
+        "image/svg+xml",
+        width,
+        height,
+        cells,
+        file,
+        figure=figure,
+        kind="heatmap",
+        reference=reference,
+    )

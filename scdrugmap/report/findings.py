@@ -94,7 +94,8 @@ def _blame(model: ModelRecord, flag: str, protocol: ProtocolRecord, auroc: str) 
         why = (
             "This split rewards recognising patients, whatever their label."
             if protocol.family == "paper"
-            else "There are too few groups, or copies of cells are on both sides of the split."
+            else "With so few groups, or with copies of cells on both sides, labels that mean nothing "
+            "do as well."
         )
         return (
             f"{model.model or model.name} trained on labels dealt out anew over groups reaches "

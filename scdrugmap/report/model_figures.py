@@ -101,7 +101,10 @@ def _curves(
         axes.set_ylabel(y[1])
         image = to_svg(figure)
     alt = f"{title} of {of}: {note}; {len(folds)} folds, the pooled line and the chance line."
-    return Picture(title, alt, image, "image/svg+xml", width, height, curves, file)
+    kind = "roc" if title == "ROC" else ""
+    return Picture(
+        title, alt, image, "image/svg+xml", width, height, curves, file, figure=figure, kind=kind
+    )
 
 
 def _unit_square(axes: Axes) -> None:
@@ -152,7 +155,9 @@ def calibration(bins: pd.DataFrame, *, of: str, note: str, file: str) -> Picture
         )
         + "."
     )
-    return Picture("Calibration", alt, image, "image/svg+xml", width, height, bins, file)
+    return Picture(
+        "Calibration", alt, image, "image/svg+xml", width, height, bins, file, figure=figure
+    )
 
 
 def confusion(counts: pd.DataFrame, *, of: str, threshold: str, file: str) -> Picture:
@@ -203,7 +208,7 @@ def confusion(counts: pd.DataFrame, *, of: str, threshold: str, file: str) -> Pi
         + "; ".join(f"{row.n:,} {row.label} cells called {row.call}" for row in records(counts))
         + "."
     )
-    return Picture("Calls", alt, image, "image/svg+xml", width, height, counts, file)
+    return Picture("Calls", alt, image, "image/svg+xml", width, height, counts, file, figure=figure)
 
 
 def samples(bars: pd.DataFrame, *, of: str, min_cells: int, file: str) -> Picture:
@@ -252,4 +257,6 @@ def samples(bars: pd.DataFrame, *, of: str, min_cells: int, file: str) -> Pictur
     more = len(bars) - len(shown)
     caption = f"The first {len(shown)} of {len(bars)} samples; the table has all." if more else ""
     title = "Per sample, by its label"
-    return Picture(title, alt, image, "image/svg+xml", width, height, bars, file, caption)
+    return Picture(
+        title, alt, image, "image/svg+xml", width, height, bars, file, caption, figure=figure
+    )
