@@ -6,7 +6,8 @@ trained and stand for all folds, which have the same number of cells. Goals: spl
 10 folds x 3 seeds x 2 protocols and statistics in 30 minutes and 8 GB on 2 cores; copies among
 495,000 x 20,000 cells in 10 minutes.
 
-    python benchmarks/scale.py [--cells 495000] [--only splits|heads|statistics|copies]...
+    python benchmarks/scale.py [--cells 495000] [--protocol NAME]...
+        [--only splits|heads|scores|comparisons|copies]...
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ RESULTS = Path(__file__).parent / "results" / "scale.json"
 N_DATASETS, N_STUDIES, FOLDS, SEEDS, WIDTH = 60, 34, 10, (0, 1, 2), 512
 PROTOCOLS = ("pooled-group", "paper-pooled")
 MODELS = ("one", "other")
+STEPS = ("splits", "heads", "scores", "comparisons", "copies")
 N_GENES, N_EXPRESSED, BLOCK, POOL = 20_000, 1_500, 4_096, 8
 COPIES = 0.02
 """Share of cells that are copies of a cell of another dataset."""
@@ -108,12 +110,12 @@ def simulate_predictions(split: Split, seed: int, model: str) -> pd.DataFrame:
     )
 
 
-def measure_splits(design: Design, times: Times) -> dict[str, Split]:
-    """Make the manifests of both protocols."""
+def measure_splits(design: Design, protocols: Sequence[str], times: Times) -> dict[str, Split]:
+    """Make the manifests."""
     from scdrugmap.evaluation.splits import make_split
 
     splits = {}
-    for protocol in PROTOCOLS:
+    for protocol in protocols:
         with timed(times, f"split {protocol}, {FOLDS} folds"):
             splits[protocol] = make_split(design, protocol, folds=FOLDS)
     return splits
@@ -140,17 +142,23 @@ def measure_heads(n_cells: int, times: Times) -> None:
     )
 
 
-def measure_statistics(splits: dict[str, Split], times: Times) -> None:
-    """Score one model over three seeds, and compare two models."""
-    from scdrugmap.evaluation.compare import compare_models
+def measure_scores(splits: dict[str, Split], times: Times) -> None:
+    """Score one model over three seeds."""
     from scdrugmap.evaluation.evaluate import evaluate
 
     for protocol, split in splits.items():
+        parts = [simulate_predictions(split, seed, MODELS[0]) for seed in SEEDS]
+        with timed(times, f"evaluate {protocol}, {len(SEEDS)} seeds, 2,000 draws"):
+            evaluate(pd.concat(parts, ignore_index=True), split.table)
+
+
+def measure_comparisons(splits: dict[str, Split], times: Times) -> None:
+    """Compare two models over three seeds."""
+    from scdrugmap.evaluation.compare import compare_models
+
+    for protocol, split in splits.items():
         parts = [simulate_predictions(split, seed, model) for model in MODELS for seed in SEEDS]
-        n = len(SEEDS)
-        with timed(times, f"evaluate {protocol}, {n} seeds, 2,000 draws"):
-            evaluate(pd.concat(parts[:n], ignore_index=True), split.table)
-        with timed(times, f"compare {protocol}, 2 models x {n} seeds"):
+        with timed(times, f"compare {protocol}, 2 models x {len(SEEDS)} seeds, 2,000 draws"):
             compare_models(pd.concat(parts, ignore_index=True), split.table)
 
 
@@ -190,31 +198,27 @@ def main() -> None:
     """Run what is asked for and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=495_000)
-    parser.add_argument(
-        "--only", action="append", choices=["splits", "heads", "statistics", "copies"]
-    )
+    parser.add_argument("--only", action="append", choices=STEPS)
+    parser.add_argument("--protocol", action="append", choices=PROTOCOLS)
     given = parser.parse_args()
-    asked = given.only or ["splits", "heads", "statistics", "copies"]
+    asked = given.only or STEPS
     times: Times = {}
-    if "splits" in asked or "statistics" in asked:
-        splits = measure_splits(simulate_design(given.cells), times)
-        if "statistics" in asked:
-            measure_statistics(splits, times)
+    if {"splits", "scores", "comparisons"} & set(asked):
+        design = simulate_design(given.cells)
+        splits = measure_splits(design, given.protocol or PROTOCOLS, times)
+        if "scores" in asked:
+            measure_scores(splits, times)
+        if "comparisons" in asked:
+            measure_comparisons(splits, times)
         del splits
-    further: dict[str, Callable[[int, Times], None]] = {
-        "heads": measure_heads,
-        "copies": measure_copies,
-    }
-    for name, measure in further.items():
-        if name in asked:
-            measure(given.cells, times)
+    if "heads" in asked:
+        measure_heads(given.cells, times)
+    if "copies" in asked:
+        measure_copies(given.cells, times)
     RESULTS.parent.mkdir(exist_ok=True)
     kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    kept[str(given.cells)] = {
-        **kept.get(str(given.cells), {}),
-        **times,
-        "peak_gb": round(peak(), 1),
-    }
+    own = kept.setdefault(str(given.cells), {})
+    own |= {**times, "peak_gb": max(own.get("peak_gb", 0), round(peak(), 1))}
     RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", "utf-8")
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         UsageError,
         WeightsError,
     )
+    from scdrugmap.evaluation.compare import compare_models
     from scdrugmap.text.contract import Asking
     from scdrugmap.text.fit import ask_model
     from scdrugmap.text.scorer import Prompting
@@ -40,6 +41,7 @@ _NAMES = {
         "scdrugmap.errors",
     ),
     "Asking": "scdrugmap.text.contract",
+    "compare_models": "scdrugmap.evaluation.compare",
     "Prompting": "scdrugmap.text.scorer",
     "ask_model": "scdrugmap.text.fit",
 }
@@ -58,6 +60,7 @@ __all__ = [
     "ask_model",
     "benchmark",
     "check",
+    "compare_models",
     "embed",
     "evaluate",
     "explain",

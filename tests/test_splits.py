@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdrugmap.data.labels import target
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.evaluation.design import Design
 from scdrugmap.evaluation.splits import PROTOCOLS, Split, make_split, permute_labels
@@ -311,33 +310,3 @@ def test_permutation_gives_a_group_with_both_labels_one() -> None:
     mixed = change(design(10), [0, 1], label="sensitive")  # 2 of 5 cells of a resistant donor
     permuted = permute_labels(mixed, 0).frame
     assert (permuted.groupby("donor")["label"].nunique() == 1).all()
-
-
-def _scores(protocol: str, seed: int) -> tuple[float, float]:
-    """F1 and AUROC of a logistic regression on noise with an offset per sample."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import f1_score, roc_auc_score
-
-    random = np.random.default_rng(seed)
-    resistant = random.permutation(np.repeat([True, False], 10))  # labels of samples, at random
-    cohort = design(20, 100)
-    donor = cohort.frame["donor"].str[1:].astype(int).to_numpy()
-    frame = cohort.frame.assign(label=np.where(resistant[donor], "resistant", "sensitive"))
-    offset = random.normal(0, 0.5, (20, 200))
-    x = random.normal(size=(2000, 200)) + offset[donor]
-    where = pd.Series(np.arange(2000), index=frame["cell"])
-    y = target(frame["label"].to_numpy())
-    p = np.full(2000, np.nan)
-    for _, fold in make_split(Design(frame), protocol, folds=10, seed=seed).table.groupby("fold"):
-        train, test = (where[fold.loc[fold["role"] == r, "cell"]] for r in ("train", "test"))
-        model = LogisticRegression(max_iter=200).fit(x[train], y[train])
-        p[test] = model.predict_proba(x[test])[:, 1]
-    return f1_score(y, p >= 0.5), roc_auc_score(y, p)
-
-
-@pytest.mark.slow
-def test_random_labels_look_learnable_under_the_paper_split_only() -> None:
-    paper = np.mean([_scores("paper-pooled", seed)[0] for seed in range(5)])
-    sound = np.mean([_scores("pooled-group", seed)[1] for seed in range(5)])
-    assert paper >= 0.85
-    assert 0.35 <= sound <= 0.65

@@ -180,12 +180,12 @@ def _scopes(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]
         yield {"fold": str(fold), "dataset": _dataset(part), FACET: ""}, part
     yield {"fold": "all", "dataset": _dataset(cells), FACET: ""}, cells
     if cells["dataset"].nunique() > 1:
-        for dataset, part in cells.groupby("dataset", sort=True):
+        for dataset, part in cells.groupby("dataset", sort=True, observed=True):
             yield {"fold": "all", "dataset": str(dataset), FACET: ""}, part
     for column in (TARGET, *FACETS):
         if column not in cells or cells[column].nunique() < 2:
             continue
-        if column == TARGET and (cells[TARGET] == cells["dataset"]).all():
+        if column == TARGET and (cells[TARGET] == cells["dataset"].astype(object)).all():
             continue
         for value, part in cells[cells[column] != ""].groupby(column, sort=True):
             yield {"fold": "all", "dataset": "all", FACET: f"{column}={value}"}, part

@@ -57,7 +57,8 @@ class TestCells:
     right : dict of str to (n,) bool
         For each threshold (``fixed``, ``tuned``) whether the call was right; a cell without an
         answer is wrong.
-    dataset, sample, group, study : (n,) object str
+    dataset, sample, group, study : (n,) object str or int64
+        Names, or their numbers in the order of names.
     draw : (n,) int64
         Which draw of labelled samples the cell was tested in.
     """
@@ -254,12 +255,12 @@ def _sample_values(
 
 def _score_datasets(test: TestCells, resampling: Resampling | None, reason: str) -> Level:
     """Average the metrics over cells over the datasets, each with the same weight."""
-    names = np.unique(test.dataset)
+    names, code = np.unique(test.dataset, return_inverse=True)
     draws = list(_draws(test))
     parts = [
-        _Part(rows[test.dataset[rows] == name], draw, _FIRST_DATASET + number)
+        _Part(rows[code[rows] == number], draw, _FIRST_DATASET + number)
         for draw, rows in draws
-        for number, name in enumerate(names)
+        for number in range(len(names))
     ]
     found = _cell_parts(test, [part for part in parts if len(part.rows)], resampling)
     share = f"mean of {len(found.datasets)} of {len(names)} datasets"

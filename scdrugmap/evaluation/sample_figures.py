@@ -41,7 +41,7 @@ def sum_up_samples(
 
     Parameters
     ----------
-    dataset, name : (n,) object str
+    dataset, name : (n,) object str or int64
         Which sample a cell is of.
     truth : (n,) bool
     p_sensitive : (n,) float64
