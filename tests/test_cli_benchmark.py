@@ -173,6 +173,7 @@ def test_strategies_controls_and_tuning_come_from_flags() -> None:
     assert config.permutations == 3
     assert config.protocols == ("paper-pooled",)
     assert configure(None, given(controls="none")).controls == ()
+    assert configure(None, given(draws=0)).draws == 0
     assert len(configure(None, given(controls="all")).controls) == 5
     with pytest.raises(UsageError, match="--tune 'epochs' is not"):
         configure(None, given(tuning=("epochs",)))

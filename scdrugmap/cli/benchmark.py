@@ -162,7 +162,11 @@ def configure(path: Path | None, given: dict[str, Any]) -> BenchmarkConfig:
     controls, tuning = split_list(given.pop("controls")), given.pop("tuning")
     seeds, head = given.pop("seeds"), given.pop("head")
     weights, settings = given.pop("weights"), given.pop("settings")
-    flags = {name: value for name, value in given.items() if value not in (None, (), False)}
+    flags = {
+        name: value
+        for name, value in given.items()
+        if value is not None and value is not False and value != ()
+    }
     if seeds:
         flags["seeds"] = tuple(_whole(text) for text in split_list(seeds))
     if head:
