@@ -47,7 +47,9 @@ def _one_for_many(field: dict[str, Any]) -> dict[str, Any]:
     lists = [kind for kind in kinds if kind.get("type") == "array"]
     if not lists:
         return field
-    about = {key: field[key] for key in ("default", "description", "title") if key in field}
+    about: dict[str, Any] = {
+        key: field[key] for key in ("default", "description", "title") if key in field
+    }
     plain = [{k: v for k, v in kind.items() if k not in about} for kind in kinds]
     singles = [kind["items"] for kind in plain if kind.get("type") == "array"]
     return {**about, "anyOf": [*plain, *singles]}
