@@ -13,6 +13,7 @@ from scdrugmap.report.verdicts import best_model, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from scdrugmap.report.style import Picture
     from scdrugmap.run.record import ModelRecord, RunRecord
@@ -74,6 +75,16 @@ def compare_run(
     if not tables:
         return pd.DataFrame(columns=list(COMPARISON_COLUMNS))
     return pd.concat(tables, ignore_index=True)
+
+
+def compare_folder(folder: Path, run: RunRecord, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Compare the models of a run folder that has its predictions and splits; see `compare_run`."""
+    from scdrugmap.evaluation.tables import read_predictions, read_splits
+
+    names = [item.name for item in run.protocols if item.status == "evaluated"]
+    predictions = {name: read_predictions(folder / f"predictions-{name}.tsv.gz") for name in names}
+    splits = {name: read_splits(folder / f"splits-{name}.tsv.gz") for name in names}
+    return compare_run(run, metrics, predictions, splits)
 
 
 def reference_of(run: RunRecord, metrics: pd.DataFrame, protocol: str) -> ModelRecord | None:

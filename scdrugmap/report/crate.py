@@ -162,7 +162,7 @@ def _add_input(crate: Any, item: dict[str, Any]) -> Any:
 
     digest = item.get("sha256", "")
     properties = {
-        "@type": "File",
+        "@type": "CreativeWork",  # a File would have to lie in the crate
         "name": item["name"],
         "description": "Cells that were read; not part of this crate"
         + ("." if digest else ", and known by name and size only."),

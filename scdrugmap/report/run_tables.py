@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from scdrugmap.run.record import CELL_MAP_FILE, read_run
+from scdrugmap.run.record import CELL_MAP_FILE, COMPARISONS_FILE, read_run
 
 if TYPE_CHECKING:
     from scdrugmap.run.record import RunRecord
@@ -27,7 +27,7 @@ class RunTables:
         By protocol.
     cell_map : DataFrame or None
     compared : DataFrame
-        Rows of ``comparisons.tsv``.
+        Rows of ``comparisons.tsv``, made here for a run that has none.
     warnings : tuple of str
         What must be said before anything else.
     """
@@ -51,13 +51,18 @@ def read_tables(folder: Path) -> RunTables:
     DataError
         A table is damaged.
     """
-    from scdrugmap.evaluation.tables import read_metrics, read_predictions, read_splits
+    from scdrugmap.evaluation.tables import (
+        read_comparisons,
+        read_metrics,
+        read_predictions,
+        read_splits,
+    )
     from scdrugmap.report.compared import compare_run
     from scdrugmap.tables import read_table
 
     run = read_run(folder)
     shown = [item.name for item in run.protocols if item.status == "evaluated"]
-    path = folder / CELL_MAP_FILE
+    path, compared = folder / CELL_MAP_FILE, folder / COMPARISONS_FILE
     metrics = read_metrics(folder / "metrics.tsv")
     predictions = {name: read_predictions(folder / f"predictions-{name}.tsv.gz") for name in shown}
     splits = {name: read_splits(folder / f"splits-{name}.tsv.gz") for name in shown}
@@ -69,5 +74,7 @@ def read_tables(folder: Path) -> RunTables:
         cell_map=read_table(path, numbers={"x": "float64", "y": "float64"})
         if path.exists()
         else None,
-        compared=compare_run(run, metrics, predictions, splits),
+        compared=read_comparisons(compared)
+        if compared.exists()
+        else compare_run(run, metrics, predictions, splits),
     )

@@ -28,7 +28,13 @@ from scdrugmap.run.journal import STORE_FOLDER, RunFolder, open_folder
 from scdrugmap.run.models import prepare_models
 from scdrugmap.run.plan import Job, Plan, make_plan
 from scdrugmap.run.protocol_records import own_notices, record_protocols
-from scdrugmap.run.record import CELL_MAP_FILE, ModelRecord, RunRecord, write_run
+from scdrugmap.run.record import (
+    CELL_MAP_FILE,
+    COMPARISONS_FILE,
+    ModelRecord,
+    RunRecord,
+    write_run,
+)
 from scdrugmap.run.score import score_jobs
 
 if TYPE_CHECKING:
@@ -329,7 +335,8 @@ def _outcomes(
 def _provenance(config: BenchmarkConfig, began: datetime) -> dict[str, Any]:
     from scdrugmap.run.provenance import provenance
 
-    record = provenance("benchmark", [item.path for item in config.data], began=began)
+    files = [item.path for item in config.data]
+    record = provenance("benchmark", files, hash_inputs=True, began=began)
     times = record.pop("times")
     record.pop("config")
     return {"provenance": record, "times": times}
@@ -338,11 +345,14 @@ def _provenance(config: BenchmarkConfig, began: datetime) -> dict[str, Any]:
 def _write_results(
     folder: RunFolder, metrics: pd.DataFrame, mapped: pd.DataFrame, record: RunRecord
 ) -> None:
-    from scdrugmap.evaluation.tables import write_metrics
+    from scdrugmap.evaluation.tables import write_comparisons, write_metrics
     from scdrugmap.report.build import build_report
+    from scdrugmap.report.compared import compare_folder
     from scdrugmap.tables import write_table
 
     write_metrics(metrics, folder.path / METRICS_FILE)
     write_table(mapped, folder.path / CELL_MAP_FILE)
+    compared = compare_folder(folder.path, record, metrics)
+    write_comparisons(compared, folder.path / COMPARISONS_FILE)
     write_run(folder.path, record)
     build_report(folder.path, folder.path / REPORT_FILE)

@@ -15,6 +15,7 @@ from scdrugmap.files import write_text
 
 RUN_FILE = "run.json"
 CELL_MAP_FILE = "cellmap.tsv.gz"
+COMPARISONS_FILE = "comparisons.tsv"
 
 
 class Record(BaseModel):
