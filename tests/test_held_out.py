@@ -362,3 +362,21 @@ def test_validation_takes_no_labelled_sample_of_the_target() -> None:
     assert (held.groupby("fold")["label"].nunique() == 2).all()
     known = table[(table["dataset"] == table["target"]) & (table["role"] == "train")]
     assert (known.groupby("fold")["group"].nunique() == 2).all()
+
+
+def test_fine_tuning_under_zero_shot_is_refused() -> None:
+    from scdrugmap.model.load import load_model
+    from scdrugmap.train.train import train_predictor
+
+    table = make_split(design(), "zero-shot").table
+    with pytest.raises(UsageError, match="leaves the encoder as it is; --strategy lora changes it"):
+        train_predictor([], table, fold=0, model=load_model("randproj"), strategy="lora")
+
+
+def test_training_without_labels_is_refused() -> None:
+    from scdrugmap.train.train import train_predictor
+
+    table = make_split(design(), "zero-shot-unlabelled").table
+    with pytest.raises(UsageError, match="has no training cell") as stop:
+        train_predictor([], table, fold=0, estimator="hvg-logreg")
+    assert "--strategy prompt" in stop.value.hint

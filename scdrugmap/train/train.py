@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scdrugmap.data.cells import Cells
+    from scdrugmap.evaluation.protocols import Protocol
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
     from scdrugmap.train.checkpoint import Checkpoint
@@ -148,7 +149,8 @@ def train_predictor(
     Raises
     ------
     UsageError
-        Neither or both of `estimator` and `model`; no such fold; other files than the split's.
+        Neither or both of `estimator` and `model`; no such fold; other files than the split's; a
+        strategy that the split's protocol rules out.
     DataError
         One label only, no shared gene, values that cannot be used, or embeddings of another model.
     """
@@ -185,6 +187,7 @@ def train_predictor(
             f"{model.name} answers questions; with --strategy {strategy} a model must embed",
             hint="use --strategy prompt",
         )
+    _check_protocol(splits, strategy)
     chosen = choose_cells(sources, splits, fold, "train", dataset=dataset)
     check_classes(chosen, fold)
     validation = choose_cells(sources, splits, fold, "validation", dataset=dataset)
@@ -314,12 +317,33 @@ def _check_strategy(strategy: str, tuning: FineTuning | None, embeddings: Sequen
         )
 
 
-def default_head(splits: pd.DataFrame) -> HeadName:
-    """Return the head of a split's protocol family: the paper's network under ``paper``."""
+def _check_protocol(splits: pd.DataFrame, strategy: str) -> None:
+    """Refuse to train what would answer another question than the split's."""
+    protocol = _protocol(splits)
+    if protocol is None:
+        return
+    if not protocol.trains:
+        raise UsageError(
+            f"protocol {protocol.name} has no training cell: it asks what is known without labels",
+            hint="ask a text model: scdrugmap predict --model NAME, or --strategy prompt",
+        )
+    if protocol.frozen and strategy in ("lora", "full"):
+        raise UsageError(
+            f"protocol {protocol.name} leaves the encoder as it is; --strategy {strategy} changes it",
+            hint="use --strategy frozen, or a split of protocol loso",
+        )
+
+
+def _protocol(splits: pd.DataFrame) -> Protocol | None:
     from scdrugmap.evaluation.protocols import PROTOCOLS
     from scdrugmap.evaluation.tables import protocol_of
 
-    protocol = PROTOCOLS.get(protocol_of(splits))
+    return PROTOCOLS.get(protocol_of(splits))
+
+
+def default_head(splits: pd.DataFrame) -> HeadName:
+    """Return the head of a split's protocol family: the paper's network under ``paper``."""
+    protocol = _protocol(splits)
     return "mlp" if protocol is not None and protocol.family == "paper" else "logistic"
 
 
