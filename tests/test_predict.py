@@ -20,7 +20,7 @@ from scdrugmap.evaluation.splits import make_split
 from scdrugmap.evaluation.tables import PREDICTION_COLUMNS, check_predictions
 from scdrugmap.model.load import load_model
 from scdrugmap.testing import synthetic_adata
-from scdrugmap.train.annotate import CALLS, COLORS, annotate, columns
+from scdrugmap.train.annotate import CALLS, COLORS, REASONS, annotate, columns
 from scdrugmap.train.domain import outside
 from scdrugmap.train.predict import predict_cells
 from scdrugmap.train.predicted import Predicted
@@ -217,6 +217,18 @@ def test_samples_come_from_a_column(estimator: Predictor, path: Path) -> None:
         predict(estimator, path, sample="patiens")
 
 
+def test_cells_see_those_of_the_sample_that_is_named(path: Path, splits: Any) -> None:
+    model = load_model("cellplm", settings={"variant": "tiny"}, weights="random")
+    predictor = train(path, splits, model=model, sample="patient", min_genes=1)
+    strangers = cohort(SEED_OF_STRANGERS)[np.random.default_rng(0).permutation(96)].copy()
+    expected = predict(predictor, strangers)
+    strangers.obs = strangers.obs.rename(columns={"patient": "donor"})
+    named = predict(predictor, strangers, sample="donor")
+    assert named["p_sensitive"].tolist() == expected["p_sensitive"].tolist()
+    in_file_order = predict(predictor, strangers)
+    assert in_file_order["p_sensitive"].tolist() != expected["p_sensitive"].tolist()
+
+
 def test_predictor_of_samples_gives_their_cells_one_answer(path: Path, splits: Any) -> None:
     predictor = train(path, splits, estimator="pseudobulk-logreg")
     table = predict(predictor, cohort(SEED_OF_STRANGERS), sample="patient")
@@ -303,6 +315,22 @@ def test_calls_follow_the_threshold(estimator: Predictor) -> None:
     found = Predicted(table, estimator.info, np.full(4, np.nan, np.float32))
     calls = columns(found)["scdrugmap_call"].tolist()
     assert calls == ["sensitive", "resistant", "abstain", "invalid"]
+
+
+def test_reason_of_a_text_model_is_kept_in_an_anndata(estimator: Predictor) -> None:
+    table = pd.DataFrame(
+        {
+            "cell": list("abc"),
+            "p_sensitive": [0.3, np.nan, np.nan],
+            "threshold": 0.5,
+            "state": ["answered", "abstained", "invalid"],
+            "reason": ["", "unsure", "few_counts"],
+        }
+    )
+    found = columns(Predicted(table, estimator.info, np.full(3, np.nan, np.float32)))
+    assert found["scdrugmap_reason"].isna().tolist() == [True, False, False]
+    assert found["scdrugmap_reason"].iloc[1:].tolist() == ["unsure", "few_counts"]
+    assert found["scdrugmap_reason"].cat.categories.tolist() == [*REASONS, "unsure"]
 
 
 def test_two_predictors_need_two_prefixes(estimator: Predictor) -> None:

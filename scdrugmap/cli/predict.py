@@ -65,7 +65,12 @@ from scdrugmap.errors import UsageError
     metavar="OUT.json",
     help="Write genes read, cells far off, conformal sets and samples as JSON.",
 )
-@click.option("--sample", metavar="COLUMN", help="Column of samples, for the table of samples.")
+@click.option(
+    "--sample",
+    metavar="COLUMN",
+    help="Column of samples, for the table of samples and for models whose cells see each other "
+    "[default: that of training].",
+)
 @click.option(
     "--min-cells",
     type=click.IntRange(min=1),

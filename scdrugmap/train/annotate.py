@@ -22,6 +22,7 @@ CALLS = ("resistant", "sensitive", "abstain", "invalid")
 COLORS = ("#b2182b", "#2166ac", "#bdbdbd", "#636363")
 """Colours of the calls, apart for colour-blind readers too."""
 REASONS = ("no_known_genes", "low_coverage", "few_counts", "out_of_domain", "conformal")
+"""Categories that are always there; what a text model gives as a reason comes behind them."""
 NAMES = ("p_sensitive", "call", "reason", "domain", "set")
 KEY = "scdrugmap"
 
@@ -43,10 +44,11 @@ def columns(predicted: Predicted, key: str = KEY) -> pd.DataFrame:
     """
     predictions = predicted.cells
     reason = predictions["reason"].where(predictions["reason"] != "", None)
+    others = sorted(set(reason.dropna()) - set(REASONS))
     found = {
         f"{key}_p_sensitive": predictions["p_sensitive"].to_numpy(np.float32),
         f"{key}_call": pd.Categorical(predicted.calls, categories=CALLS),
-        f"{key}_reason": pd.Categorical(reason, categories=REASONS),
+        f"{key}_reason": pd.Categorical(reason, categories=[*REASONS, *others]),
         f"{key}_domain": predicted.domain,
     }
     if predicted.sets is not None:

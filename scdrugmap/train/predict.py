@@ -77,7 +77,8 @@ def predict_cells(
         ``splits.tsv`` that it was trained on: gives roles, samples, and the labels by which the
         conformal sets of test cells are checked.
     sample : str, optional
-        Column of obs with the sample; default: the one named in training, if there is one.
+        Column of obs with the sample, for the table of samples and for models whose cells see each
+        other; default: the one named in training, if there is one.
     dataset : str, optional
         Column of obs with the dataset; default: the file's name.
     drug : str, optional
@@ -120,6 +121,7 @@ def predict_cells(
         precision=precision,
         token_budget=token_budget,
         min_genes=min_genes,
+        sample=sample,
         prompting=prompting,
         allow_mismatch=allow_mismatch,
         quiet=quiet,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from pydantic import ValidationError
@@ -25,6 +25,7 @@ from scdrugmap.train.tensors import dump_tensors, load_tensors
 if TYPE_CHECKING:
     from scdrugmap.model.load import LoadedModel
     from scdrugmap.run.store import Store
+    from scdrugmap.train.frozen import FrozenScorer
     from scdrugmap.train.scores import Scorer
 
 INFO_FILE, CARD_FILE, REFERENCE_FILE = "predictor.json", "README.md", "reference.safetensors"
@@ -154,6 +155,7 @@ class Predictor:
         precision: str | None = None,
         token_budget: int | None = None,
         min_genes: int | None = None,
+        sample: str | None = None,
         prompting: Prompting | None = None,
         allow_mismatch: bool = False,
         quiet: bool = False,
@@ -171,6 +173,9 @@ class Predictor:
             As for embedding.
         precision : str, optional
             Default: that of the training.
+        sample : str, optional
+            Column of obs with the sample, for models whose cells see each other; default: the one
+            named in training.
         prompting : Prompting, optional
             How a text model may be asked, and what it is told.
         allow_mismatch : bool
@@ -187,6 +192,9 @@ class Predictor:
         """
         if prompting is not None and isinstance(self._scorer, PromptScorer):
             self._scorer.prompting = prompting
+        if self._scorer is not None and self.info.head is not None:
+            scorer_of_embeddings = cast("FrozenScorer", self._scorer)
+            scorer_of_embeddings.embedder.sample = sample or self.info.sample_column or None
         if self._scorer is None:
             mismatches = Mismatches(allow_mismatch)
             notices = self._check_plugin(mismatches)
@@ -204,6 +212,7 @@ class Predictor:
                     precision=precision or self.info.precision,
                     token_budget=token_budget,
                     min_genes=self.info.min_genes if min_genes is None else min_genes,
+                    sample=sample or self.info.sample_column or None,
                 )
             difference = 0.0
             try:
@@ -310,6 +319,7 @@ class Predictor:
         precision: str,
         token_budget: int | None,
         min_genes: int | None,
+        sample: str | None,
     ) -> Scorer:
         from scdrugmap.train.frozen import HEAD_FILE, Embedder, FrozenScorer
         from scdrugmap.train.tuned import restore_tuned
@@ -320,7 +330,7 @@ class Predictor:
             device=device,
             precision=precision,
             token_budget=token_budget,
-            sample=self.info.sample_column or None,
+            sample=sample,
             min_genes=min_genes,
         )
         if self.info.head is None or self.info.dim is None:
