@@ -225,6 +225,11 @@ class BenchmarkConfig(Section):
     data: Annotated[tuple[File, ...], BeforeValidator(_as_tuple)] = Field(
         min_length=1, description="files of labelled cells"
     )
+    samplesheet: Path | None = Field(
+        None,
+        description="table with a line per sample that describes the files, instead of columns of "
+        "obs; gives data, label, group, sample and what else it holds",
+    )
     label: str = Field(min_length=1, description="column of obs with the response")
     sensitive: Words = Field((), description="labels that mean sensitive")
     resistant: Words = Field((), description="labels that mean resistant")
@@ -412,7 +417,8 @@ class BenchmarkConfig(Section):
 
     def identity(self) -> str:
         """Return the hash of all that decides numbers, wherever the files lie."""
-        fields = self.model_dump(mode="json", exclude=set(_NO_EFFECT))
+        # What a samplesheet says is part of the cohort's content, wherever the sheet lies.
+        fields = self.model_dump(mode="json", exclude={*_NO_EFFECT, "samplesheet"})
         fields["data"] = [
             {"name": item.dataset, **item.model_dump(mode="json", exclude={"name", "path"})}
             for item in self.data
@@ -429,6 +435,8 @@ class BenchmarkConfig(Section):
             }
             for item in fields["data"]
         ]
+        if self.samplesheet is not None:
+            fields["samplesheet"] = os.path.relpath(self.samplesheet, folder.resolve())
         fields["weights"] = {
             name: path if path == "random" else os.path.relpath(path, folder.resolve())
             for name, path in fields["weights"].items()
@@ -504,6 +512,12 @@ def write_config(config: BenchmarkConfig, path: Path) -> None:
 
 
 def _validated(values: dict[str, Any], *, folder: Path, raw: Any, where: str) -> BenchmarkConfig:
+    if values.get("samplesheet"):
+        from scdrugmap.data.samplesheet import read_samplesheet
+
+        sheet = read_samplesheet(_join(folder.resolve(), str(values["samplesheet"])))
+        told = {"data": [str(path) for path in sheet.files], **sheet.columns()}
+        values = {**told, **values, "samplesheet": str(sheet.source)}
     try:
         config = BenchmarkConfig.model_validate(values)
     except ValidationError as err:

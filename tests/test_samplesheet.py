@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 
 from scdrugmap.data.samplesheet import read_samplesheet
 from scdrugmap.errors import DataError, UsageError
+from scdrugmap.testing import synthetic_adata
 
 OBS = pd.DataFrame(
     {"sample_id": ["s2", "s2", "s3", "other"]}, index=["c1", "c2", "c3", "c4"], dtype=object
@@ -96,3 +99,38 @@ def test_a_table_of_tabs_from_a_spreadsheet_is_read(sheet: Path, tmp_path: Path)
         b"\xef\xbb\xbf" + sheet.read_text().replace(",", "\t").replace("\n", "\r\n").encode()
     )
     assert len(read_samplesheet(tmp_path / "cohort.tsv").lines) == 3
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """Four files with two samples each, told apart by a column; the sheet has all else."""
+    lines = ["file,sample,column,donor,label,drug"]
+    for number in range(4):
+        adata = synthetic_adata(12, 300, n_patients=2, seed=number)
+        adata.obs["pool"] = [f"s{number}{name}" for name in adata.obs["patient"]]
+        name = f"pool{number}.h5ad"
+        for word, sample in zip(("PR", "PD"), sorted(set(adata.obs["pool"])), strict=True):
+            lines.append(f"{name},{sample},pool,d{sample},{word},paclitaxel")
+        adata.obs = adata.obs[["pool"]]
+        adata.write_h5ad(tmp_path / name)
+    (tmp_path / "sheet.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "sheet.csv"
+
+
+def test_a_benchmark_is_described_by_a_sheet_alone(cohort: Path, cli: Callable) -> None:
+    run = cohort.parent / "run"
+    done = cli(
+        *("benchmark", "--samplesheet", cohort, "--sensitive", "PR", "--resistant", "PD"),
+        *("--models", "constant", "--controls", "none", "--folds", 2, "--seeds", 0, "-o", run),
+    )
+    assert done.code == 0, done.err
+    record = json.loads((run / "run.json").read_text())
+    assert [item["n_samples"] for item in record["datasets"]] == [2, 2, 2, 2]
+    assert record["datasets"][0]["facets"]["drug"] == ["paclitaxel"]
+    again = cli("benchmark", run / "config.yaml", "-o", run)
+    assert again.code == 0, again.err
+
+
+def test_a_file_that_the_sheet_does_not_name_is_refused(sheet: Path) -> None:
+    with pytest.raises(UsageError, match="does not name"):
+        read_samplesheet(sheet).describe(Path("other.h5ad"), OBS)

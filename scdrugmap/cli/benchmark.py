@@ -33,6 +33,12 @@ matrix_options = compose(
         metavar="FILE",
         help="File of labelled cells; repeatable. Needed without CONFIG.",
     ),
+    click.option(
+        "--samplesheet",
+        type=PATH,
+        metavar="CSV",
+        help="Table with a line per sample: file, label, donor, ...; instead of --data.",
+    ),
     click.option("--label", help="Column of obs with the response. Needed without CONFIG."),
     click.option("--sensitive", metavar="A[,B]", help="Labels that mean sensitive."),
     click.option("--resistant", metavar="C[,D]", help="Labels that mean resistant."),
@@ -151,7 +157,7 @@ def configure(path: Path | None, given: dict[str, Any]) -> BenchmarkConfig:
     start: dict[str, Any] = {}
     if path is not None:
         start = read_config(path).model_dump(exclude_unset=True)
-    elif not given["data"] or not given["label"]:
+    elif given["samplesheet"] is None and not (given["data"] and given["label"]):
         raise UsageError(
             "name a YAML file, or give --data FILE and --label COLUMN",
             hint="as in: scdrugmap benchmark --data cohort.h5ad --label response --group patient "

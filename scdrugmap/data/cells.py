@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from scdrugmap.data.genes import GeneMapping, Genes
+    from scdrugmap.data.samplesheet import Samplesheet
 
 BLOCK = 4096
 """Cells of a block unless told otherwise."""
@@ -244,6 +245,7 @@ def open_cells(
     sample: str | None = None,
     round_counts: bool = False,
     transpose: bool = False,
+    sheet: Samplesheet | None = None,
 ) -> Cells:
     """Open cells for reading; close them, or use ``with``.
 
@@ -269,6 +271,8 @@ def open_cells(
         Round fractional counts (RSEM).
     transpose : bool
         The file holds genes in rows.
+    sheet : Samplesheet, optional
+        Describes the file's cells: adds columns to obs.
 
     Returns
     -------
@@ -308,6 +312,9 @@ def open_cells(
         if rows.shape[0] == rows.shape[1] and matrix.storage != "dense" and container.path:
             with reading(container.where):
                 notices += check_square(rows, obs, var, part=matrix.location, where=container.where)
+        if sheet is not None:
+            obs, told = sheet.describe(container.path, obs)
+            notices += told
         stored = obs.index
         names, name_notices = unique_names(obs, sample, container.where)
         obs = obs.set_axis(pd.Index(names, dtype=object))
@@ -352,6 +359,7 @@ def read_obs(
     *,
     where: Sequence[tuple[str, str]] = (),
     sample: str | None = None,
+    sheet: Samplesheet | None = None,
 ) -> tuple[str, pd.DataFrame]:
     """Read the table of cells and nothing else.
 
@@ -371,6 +379,8 @@ def read_obs(
     try:
         with reading(container.where):
             obs = container.obs()
+        if sheet is not None:
+            obs, _ = sheet.describe(container.path, obs)
         names, _ = unique_names(obs, sample, container.where)
         obs = obs.set_axis(pd.Index(names, dtype=object))
         return container.name, obs.iloc[select_cells(obs, where, container.where)]

@@ -31,6 +31,7 @@ REQUIRED = ("file", "label")
 taken over into obs as they are."""
 
 _NEAR = 0.75
+_OPTIONS = ("study", "tissue", "cancer_type", "drug_type", "drug", "collection")
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,28 @@ class Samplesheet:
         """The files, each once, in the order of the sheet."""
         return tuple(dict.fromkeys(line.path for line in self.lines))
 
-    def describe(self, path: Path, obs: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    def columns(self) -> dict[str, str]:
+        """Return, for each option of a split or a benchmark, the column that the sheet gives it.
+
+        As ``{"label": "label", "group": "donor", "sample": "sample", "drug": "drug"}``.
+        """
+        there = {name for line in self.lines for name, value in line.facts.items() if value}
+        return {
+            "label": "label",
+            "group": "donor",
+            "sample": "sample",
+            **{name: name for name in _OPTIONS if name in there},
+        }
+
+    def describe(
+        self, path: Path | None, obs: pd.DataFrame
+    ) -> tuple[pd.DataFrame, tuple[str, ...]]:
         """Add what the sheet says to the table of a file's cells.
 
         Parameters
         ----------
-        path : Path
-            One of :attr:`files`.
+        path : Path or None
+            One of :attr:`files`; None: cells in memory, which no sheet describes.
         obs : pandas.DataFrame
 
         Returns
@@ -90,7 +106,13 @@ class Samplesheet:
         DataError
             A column or a sample is not in the file; names line and column of the sheet.
         """
-        lines = [line for line in self.lines if line.path == path]
+        place = None if path is None else path.resolve()
+        lines = [line for line in self.lines if line.path.resolve() == place]
+        if path is None or not lines:
+            raise UsageError(
+                f"{self.source} does not name {path or 'cells in memory'}",
+                hint=f"it names: {', '.join(file.name for file in self.files)}",
+            )
         names = dict.fromkeys(name for line in lines for name in ("sample", *line.facts))
         columns = {name: np.full(len(obs), None, object) for name in names}
         covered = np.zeros(len(obs), bool)

@@ -144,7 +144,8 @@ def _read(
     from scdrugmap.data.cells import open_cells, read_obs
 
     if not fingerprints:
-        name, obs = read_obs(source, where=where, sample=sample)
+        sheet = arguments.get("sheet")
+        name, obs = read_obs(source, where=where, sample=sample, sheet=sheet)
         return name, obs, np.full(len(obs), "", object), ()
     with open_cells(source, where=where, sample=sample, **arguments) as cells:
         prints = cells.fingerprints()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from scdrugmap.config import FACET_COLUMNS
+from scdrugmap.data.samplesheet import read_samplesheet
 from scdrugmap.run.record import DatasetRecord
 
 if TYPE_CHECKING:
@@ -45,8 +46,10 @@ class Cohort:
 
 def cell_arguments(config: BenchmarkConfig, file: DataFile) -> dict[str, Any]:
     """Return the arguments of ``open_cells`` for one file, without ``where`` and ``sample``."""
+    sheet = None if config.samplesheet is None else read_samplesheet(config.samplesheet)
     return {
         "name": file.dataset,
+        "sheet": sheet,
         "layer": config.layer,
         "values": config.values,
         "gene_id": config.gene_id,
