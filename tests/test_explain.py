@@ -116,7 +116,7 @@ def rows_of(cells: Cells, n: int) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
     ("name", "strategy"),
     [
         ("scgpt", "frozen"),
-        ("scgpt", "lora"),
+        pytest.param("scgpt", "lora", marks=pytest.mark.slow),  # loading peft takes its time
         ("scgpt", "full"),
         ("geneformer", "frozen"),
         ("cellplm", "frozen"),
@@ -482,6 +482,7 @@ def test_verb_writes_table_figures_and_summary(
         (("--sample", "nobody"), 2, "has no column 'nobody'"),
         (("--label", "batch"), 3, "labels without a meaning"),
         (("--method", "gradients"), 2, "has no gradients"),
+        (("--seed", "-1"), 2, "seed=-1"),
     ],
 )
 def test_verb_refuses_in_one_line(
@@ -539,8 +540,9 @@ def test_anndata_gets_attributions_of_its_genes_and_samples(path: Path, predicto
     other.var["scdrugmap_attribution"] = 1.0
     with pytest.raises(UsageError, match="nothing is overwritten"):
         scdrugmap.explain(other, predictor, **how)
-    with pytest.raises(UsageError, match="the settings are method"):
+    with pytest.raises(UsageError, match="cells=3") as caught:
         scdrugmap.explain(path, predictor, cells=3)
+    assert "the settings are method" in caught.value.hint
 
 
 def test_explained_model_gives_the_answers_of_predict(cells: Cells, trained: Any) -> None:

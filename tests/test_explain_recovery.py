@@ -39,7 +39,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.Series]:
         60,
         100,
         seed=1,
-        signal=2.0,
+        signal=2.5,
         programme_genes=20,
         patient_effect=0.1,
         batch_effect=0.05,
@@ -92,7 +92,7 @@ def test_trained_network_finds_the_planted_genes_and_an_untrained_one_does_not(
     path, truth = cohort
     loaded = load_model("scgpt", settings={"variant": "tiny"}, weights="random")
     tuning = FineTuning(
-        epochs=10, batch_size=32, learning_rate=5e-3, head_learning_rate=5e-3, patience=0
+        epochs=10, batch_size=32, learning_rate=4e-3, head_learning_rate=4e-3, patience=0
     )
     made = train_predictor(
         [cells], splits, fold=0, model=loaded, strategy="full", head="mlp", tuning=tuning, **HOW

@@ -163,12 +163,12 @@ def command(
     """
     from scdrugmap.data.labels import LabelMap
     from scdrugmap.explanation.explain import FIGURES, explain_file, name_predictors
-    from scdrugmap.explanation.settings import Explaining
+    from scdrugmap.explanation.settings import read_settings
     from scdrugmap.files import check_different, check_output
     from scdrugmap.train.predictor import Predictor
 
     reading = cell_arguments(given)
-    settings = Explaining.model_validate(given)
+    settings = read_settings(given)
     words = [split_list(text) for text in (sensitive, resistant, drop)]
     if any(words) and label is None:
         raise UsageError(

@@ -48,12 +48,15 @@ class Method(Protocol):
         ``gradients``, ``coefficients`` or ``permutation``.
     unit : str
         :data:`LOG_ODDS` or :data:`PROBABILITY`.
+    grouped : bool
+        Whether the cells of a sample see each other.
     coefficients : (n_genes,) float64 or None
         One weight per gene of the file, NaN for those that are not read.
     """
 
     name: str
     unit: str
+    grouped: bool
     coefficients: np.ndarray | None
 
     def attribute(

@@ -60,7 +60,7 @@ class Coefficients:
         What the cells hold.
     """
 
-    name, unit = "coefficients", LOG_ODDS
+    name, unit, grouped = "coefficients", LOG_ODDS, False
 
     def __init__(self, estimator: Additive, genes: Genes, values: Values) -> None:
         self.estimator, self.genes, self.values = estimator, genes, values

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from scdrugmap.data.cells import Cells
+    from scdrugmap.data.genes import Genes
     from scdrugmap.explanation.attributed import Method
     from scdrugmap.explanation.drawing import Drawn
     from scdrugmap.explanation.settings import Explaining
@@ -65,7 +66,7 @@ class Explained:
     method: str
     unit: str
     sums: Sums
-    genes: Any
+    genes: Genes
     coefficients: np.ndarray | None
     permuted: np.ndarray
     agreement: float
@@ -129,7 +130,7 @@ def explain_cells(
     expression = lognorm(rows, cells.matrix.values)
     method, said = make_method(scorer, info, cells, expression, settings, quiet=quiet)
     notices = list(said)
-    if getattr(method, "grouped", False):
+    if method.grouped:
         notices.append(
             f"{info.name} reads cells together: they are explained among the drawn cells "
             f"{'of their sample' if drawn.has_samples else 'in file order'}, and what a gene does "

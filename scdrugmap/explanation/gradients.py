@@ -113,7 +113,13 @@ class Gradients:
         if self.grouped:
             for members in group_indices(groups, len(names)):
                 tokens = self.model.tokenizer.encode(rows[members], names[members])
-                yield self._explained(tokens, np.arange(len(members)), members)
+                try:
+                    found = self._explained(tokens, np.arange(len(members)), members)
+                except (RuntimeError, MemoryError) as err:
+                    if is_out_of_memory(err):
+                        raise self._too_large(tokens) from err
+                    raise
+                yield found
             return
         for start in range(0, len(names), WINDOW_CELLS):
             window = np.arange(start, min(start + WINDOW_CELLS, len(names)))
@@ -131,7 +137,7 @@ class Gradients:
                 except (RuntimeError, MemoryError) as err:
                     if not is_out_of_memory(err) or len(batch) == 1:
                         if is_out_of_memory(err):
-                            raise self._too_large(tokens, batch) from err
+                            raise self._too_large(tokens.take(batch)) from err
                         raise
                     free_memory(self.device)
                     pending[:0] = np.array_split(batch, 2)
@@ -139,12 +145,12 @@ class Gradients:
                     continue
                 yield found
 
-    def _too_large(self, tokens: Tokens, batch: np.ndarray) -> ResourceError:
-        n_tokens = int(tokens.lengths[batch].sum())
+    def _too_large(self, tokens: Tokens) -> ResourceError:
         return ResourceError(
-            f"{self.model_name}: the gradient of one cell with {n_tokens:,} tokens does not fit into "
-            f"the memory of {self.device}",
-            hint="use a device with more memory, or --method permutation",
+            f"{self.model_name}: the gradient of {tokens.n_cells:,} cells with "
+            f"{int(tokens.start[-1]):,} tokens does not fit into the memory of {self.device}",
+            hint="use a device with more memory, fewer --max-cells for models whose cells see each "
+            "other, or --method permutation",
         )
 
     def _nothing(self, cells: np.ndarray) -> Attributed:
