@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scdrugmap.errors import ResourceError
+from scdrugmap.errors import ResourceError, UsageError
 from scdrugmap.run.store import Store
 from scdrugmap.text.budget import (
     Budget,
@@ -126,6 +126,12 @@ def test_budget_counts_what_is_under_way_and_gives_back_what_was_not_used() -> N
     assert budget.spent == pytest.approx(0.15)
     assert budget.usage == Usage(150_000, 0)
     budget.reserve(most)
+
+
+@pytest.mark.parametrize("most", [float("nan"), -1.0])
+def test_budget_that_nothing_exceeds_is_refused(most: float) -> None:
+    with pytest.raises(UsageError, match="a budget is 0 USD or more"):
+        Budget(most, Price(1.0, 1.0))
 
 
 def test_budget_without_limit_only_counts() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from scdrugmap.errors import ResourceError
+from scdrugmap.errors import ResourceError, UsageError
 
 TOKENS_PER_GENE = 3.4
 """Measured mean over 3,600 human symbols, blank included (o200k vocabulary: 3.36)."""
@@ -75,9 +75,16 @@ class Budget:
     most : float, optional
         USD; None: no limit.
     price : Price
+
+    Raises
+    ------
+    UsageError
+        `most` is no number that could be exceeded.
     """
 
     def __init__(self, most: float | None, price: Price) -> None:
+        if most is not None and not most >= 0:
+            raise UsageError(f"a budget is 0 USD or more, not {most}")
         self.most, self.price = most, price
         self._lock = threading.Lock()
         self._spent = self._reserved = 0.0

@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     from scdrugmap.text.contract import Asking
 
 _NO_KEY = "none"  # the client library insists on one; servers without keys ignore it
+_HEADERS = {
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+    "user-agent",
+}
+_HEADERS_OF_LIBRARY = "x-stainless-"  # it also tells itself by them how a reply is wanted
+_HEADERS_OF_OPENAI = {"openai-organization", "openai-project"}
 _RETRIED = {408, 409, 429}
 _MOST_TEXT = 200  # characters of a server's message in ours
 _TOO_LONG = re.compile(r"context.{0,20}(length|size|window)|too long|exceed_context", re.IGNORECASE)
@@ -110,6 +123,11 @@ class Place:
         except ValueError:
             return False
 
+    @property
+    def is_openai(self) -> bool:
+        """Whether it is OpenAI itself."""
+        return self.host == urlsplit(OPENAI).hostname
+
     def check_allowed(self, asking: Asking) -> None:
         """Refuse to leave this machine unless the user allowed it.
 
@@ -138,7 +156,7 @@ class Place:
         """
         if asking.key_variable:
             return asking.key_variable
-        return KEY_VARIABLE if self.host == urlsplit(OPENAI).hostname else ""
+        return KEY_VARIABLE if self.is_openai else ""
 
     def find_key(self, asking: Asking) -> str:
         """Read the key from the environment; empty: none is needed.
@@ -202,7 +220,9 @@ class Endpoint:
             # A redirect would carry cells to a host that nobody allowed, and so would a proxy
             # for a server on this machine.
             http_client=openai.DefaultHttpxClient(
-                follow_redirects=False, trust_env=not place.local
+                follow_redirects=False,
+                trust_env=not place.local,
+                event_hooks={"request": [self._keep_own_headers]},
             ),
         )
 
@@ -259,6 +279,18 @@ class Endpoint:
         except ValueError:  # a truncated body: no error of the client library
             failure = TemporaryError("the reply is broken", billed=True)
         raise failure  # outside of the handlers: their errors hold the request, key included
+
+    def _keep_own_headers(self, request: Any) -> None:
+        """Take out what the client library adds from the environment.
+
+        ``OPENAI_CUSTOM_HEADERS``, ``OPENAI_ORG_ID`` and ``OPENAI_PROJECT_ID`` would go to every
+        host, and may hold the secrets of one.
+        """
+        known = _HEADERS | (_HEADERS_OF_OPENAI if self.place.is_openai else set())
+        for name in [name.lower() for name in request.headers]:
+            if name not in known and not name.startswith(_HEADERS_OF_LIBRARY):
+                del request.headers[name]
+        request.headers["authorization"] = f"Bearer {self._key or _NO_KEY}"
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text

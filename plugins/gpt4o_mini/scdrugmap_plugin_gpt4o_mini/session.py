@@ -92,12 +92,14 @@ class Session:
             raise StoppedError
         reserved = self.budget.reserve(most)
         used = Usage()
+        # What a server does not tell counts as the most it can be where there is a limit.
+        untold = likely if self.budget.most is None else most
         try:
             reply, limits = self.endpoint.send(body)
-            used = _usage(reply) or likely
+            used = _usage(reply) or untold
         except TemporaryError as err:
             if err.billed:
-                used = likely
+                used = untold
             raise
         finally:
             self.budget.settle(reserved, used)

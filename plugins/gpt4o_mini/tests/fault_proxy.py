@@ -40,14 +40,16 @@ class Plan:
     always: Fault | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     released: threading.Event = field(default_factory=threading.Event)
 
-    def next(self, request: dict[str, Any], key: str) -> Fault | None:
+    def next(self, request: dict[str, Any], headers: dict[str, str]) -> Fault | None:
         """Note a request and return its fault."""
         with self.lock:
             self.seen.append(request)
-            self.keys.append(key)
+            self.keys.append(headers.get("authorization", ""))
+            self.headers.append(headers)
             return self.faults.pop(0) if self.faults else self.always
 
 
@@ -87,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        fault = self.server.plan.next(json.loads(body), self.headers.get("Authorization", ""))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        fault = self.server.plan.next(json.loads(body), headers)
         if fault is None or fault.kind == "real":
             self._reply(*self._real(body))
         elif fault.status:

@@ -12,11 +12,13 @@ from gpt_places import KEY
 
 from scdrugmap.errors import PluginError, ResourceError, UsageError
 from scdrugmap.run.store import Store
+from scdrugmap.text.budget import Price, Usage
 from scdrugmap.text.contract import Answer, Asking, Question
 from scdrugmap.text.patience import Patience
 from scdrugmap_plugin_gpt4o_mini import Options
 from scdrugmap_plugin_gpt4o_mini.endpoint import Endpoint, Place
 from scdrugmap_plugin_gpt4o_mini.model import build
+from scdrugmap_plugin_gpt4o_mini.session import Session
 
 QUICK = Patience(first_wait_s=0.01, most_wait_s=0.05)
 GENES = ("MET", "KRT76", "GPR17", "TSC1", "RDH10")
@@ -264,6 +266,37 @@ def test_key_of_one_provider_is_not_sent_to_another(monkeypatch: pytest.MonkeyPa
     assert Place.parse("https://llm.example.org/v1").find_key(Asking()) == ""
     named = Asking(key_variable="OPENAI_API_KEY")
     assert Place.parse("https://llm.example.org/v1").find_key(named) == KEY
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_headers_of_the_environment_are_sent_to_nobody(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Gateway: secret\nAuthorization: Bearer secret")
+    with FaultProxy("http://127.0.0.1:9") as server:
+        server.plan.always = Fault(kind="json", body={"choices": []})
+        endpoint = Endpoint(Place.parse(server.base_url), asking)
+        endpoint.send({"model": "m", "messages": [{"role": "user", "content": "hello"}]})
+        endpoint.close()
+    (headers,) = server.plan.headers
+    assert "secret" not in str(headers)
+    assert headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(("max_cost", "spent"), [(None, 100.0), (1.0, 300.0)])
+def test_what_a_server_does_not_tell_counts_in_full_against_a_budget(
+    asking: Asking, max_cost: float | None, spent: float
+) -> None:
+    with FaultProxy("http://127.0.0.1:9") as server:
+        server.plan.always = Fault(kind="json", body={"choices": []})
+        limited = replace(asking, max_cost=max_cost)
+        session = Session(Place.parse(server.base_url), limited, Price(1.0, 1.0))
+        session.send({"model": "m", "messages": []}, Usage(90, 10), Usage(200, 100))
+        session.close()
+    assert session.budget.spent * 1e6 == pytest.approx(spent)
 
 
 def test_key_that_cannot_be_sent_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
