@@ -364,6 +364,16 @@ def test_validation_takes_no_labelled_sample_of_the_target() -> None:
     assert (known.groupby("fold")["group"].nunique() == 2).all()
 
 
+def test_manifest_that_no_memory_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scdrugmap.evaluation.splits.MOST_ROWS", 9_000)
+    with pytest.raises(
+        UsageError, match="40 folds of these cells are a table of 9,600 rows"
+    ) as stop:
+        make_split(design(), "few-shot-1")
+    assert "--target" in stop.value.hint
+    assert make_split(design(), "few-shot-1", targets=["d0"]).table["draw"].nunique() == 10
+
+
 def test_fine_tuning_under_zero_shot_is_refused() -> None:
     from scdrugmap.model.load import load_model
     from scdrugmap.train.train import train_predictor

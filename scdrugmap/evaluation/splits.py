@@ -26,6 +26,9 @@ __all__ = ["PROTOCOLS", "Split", "make_split", "permute_labels"]
 VALIDATION_SHARE = 0.2
 """Share of the training groups that is set aside for early stopping and thresholds."""
 
+MOST_ROWS = 40_000_000
+"""Largest manifest: 60 folds of the 495,000 cells of all published datasets have 30 million rows."""
+
 _LARGEST_SEED = 2**32 - 1  # of scikit-learn's splitters
 
 
@@ -126,7 +129,7 @@ def make_split(
     Raises
     ------
     UsageError
-        Unknown protocol or target, fewer than 2 folds or 10 draws, a seed out of range, targets
+        Unknown protocol or target, too many targets at a time, fewer than 2 folds or 10 draws, a seed out of range, targets
         for a protocol that holds nothing out, or a design without the column that a protocol
         needs.
     DataError
@@ -151,6 +154,7 @@ def make_split(
     cells["group"] = connect_cells(cells)
     request = Request(folds, seed, tuple(targets), draws)
     made, notices = chosen.assign(cells, request)
+    _require_size(made)
     if validation and chosen.trains:
         by_cell = chosen.family == "paper"
         made = [_with_validation(cells, fold, [seed, i], by_cell) for i, fold in enumerate(made)]
@@ -182,6 +186,16 @@ def permute_labels(design: Design, seed: int) -> Design:
     dealt = np.random.default_rng(seed).permutation(label)
     notice = f"labels permuted over {len(names):,} groups (seed {seed}): a control, not a result"
     return replace(design, frame=frame.assign(label=dealt[code]), notices=(*design.notices, notice))
+
+
+def _require_size(folds: list[Fold]) -> None:
+    rows = sum(len(fold.rows) for fold in folds)
+    if rows > MOST_ROWS:
+        raise UsageError(
+            f"{len(folds):,} folds of these cells are a table of {rows:,} rows, more than "
+            f"{MOST_ROWS:,}",
+            hint="hold out fewer targets at a time with --target",
+        )
 
 
 def _require_cells(cells: pd.DataFrame) -> None:
