@@ -208,3 +208,36 @@ def test_calibration_and_confusion_say_their_numbers() -> None:
     counts = curves.confusion_counts(rows)
     picture = model_figures.confusion(counts, of="m", threshold="p ≥ 0.5", file="f")
     assert str(counts["n"].iloc[0]) in text_of(picture)
+
+
+def shot_points() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            (name, shots, 0.55 + 0.05 * place, 0.5, 0.7)
+            for name in ("model <b>", "other")
+            for place, shots in enumerate((0, 1, 4))
+        ],
+        columns=["name", "shots", "value", "ci_low", "ci_high"],
+    )
+
+
+def test_a_curve_over_few_labels_says_what_none_is() -> None:
+    points = shot_points()
+    points.loc[1, ["value", "ci_low", "ci_high"]] = np.nan
+    picture = figures.shot_curves(points, title="AUROC", unit="samples", file="f")
+    assert {"none", "1", "4", "model <b>"} <= set(text_of(picture))
+    assert "model <b> with no: 0.55" in picture.alt
+    assert "model <b> with 1: undefined" in picture.alt
+
+
+def test_protocols_and_controls_can_be_told_apart_without_colours() -> None:
+    rows = interval_rows(["m", "technical"])
+    more = rows.assign(protocol=rows["protocol"].replace("pooled-group", "lodo"))
+    rows = pd.concat([rows, more[more["protocol"] == "lodo"]], ignore_index=True)
+    rows["role"] = np.where(rows["name"] == "technical", "control", "model")
+    rows = rows.sort_values("name", ignore_index=True)
+    picture = figures.intervals(
+        rows, title="AUROC", reference=0.5, reference_name="constant", file="f"
+    )
+    assert picture.caption == "From top to bottom: ● pooled-group, ◇ paper-pooled, ■ lodo."
+    assert "controls: should stay at the line" in text_of(picture)

@@ -17,7 +17,7 @@ import pytest
 
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.report.build import build_report
-from scdrugmap.report.findings import findings
+from scdrugmap.report.findings import controls_by_dataset, findings
 from scdrugmap.report.run_tables import read_tables
 from scdrugmap.report.summary import summarise
 from scdrugmap.report.verdicts import best_model, verdicts
@@ -406,6 +406,49 @@ def test_permuted_labels_that_do_as_well_are_a_red_flag_under_every_protocol(
     best = best_model(run, metrics, "paper-pooled")
     assert best is not None
     assert best.name == "hvg-logreg"
+
+
+def test_few_shots_are_one_question_and_zero_shot_says_its_kind(run: Path) -> None:
+    tables = read_tables(run)
+    names = ("zero-shot", "few-shot-1", "few-shot-4", "few-shot-2-cells")
+    protocols = tuple(
+        SOUND.model_copy(update={"name": name, "question": f"{name}?"}) for name in names
+    )
+    sound = tables.metrics[tables.metrics["protocol"] == "pooled-group"]
+    metrics = pd.concat([sound.assign(protocol=name) for name in names], ignore_index=True)
+    changed = tables.run.model_copy(update={"protocols": protocols})
+    found = verdicts(changed, metrics)
+    assert [item.name for item in found] == [
+        "zero-shot",
+        "few-shot-1, few-shot-4",
+        "few-shot-2-cells",
+    ]
+    assert "the head was trained on other studies" in found[0].text
+    assert found[1].question == "How much do a few labelled samples of a new dataset help?"
+    assert "1 per label: 0." in found[1].text
+    assert "4 per label: 0." in found[1].text
+    assert found[2].question.startswith("How much do a few labelled cells")
+    summary = summarise(changed, metrics)
+    assert [item.name for item in summary.shown] == ["zero-shot"]
+
+
+def test_a_dataset_whose_control_does_as_well_is_flagged_by_name(run: Path) -> None:
+    tables = read_tables(run)
+    datasets = tuple(
+        tables.run.datasets[0].model_copy(update={"name": name}) for name in ("a", "b")
+    )
+    rows = tables.metrics[tables.metrics["protocol"] == "pooled-group"]
+    metrics = pd.concat([rows.assign(dataset=name) for name in ("a", "b", "all")])
+    metrics = metrics.reset_index(drop=True)
+    best = metrics[(metrics["model"] == "hvg-logreg") & (metrics["dataset"] == "b")]
+    swapped = best.assign(model="technical", strategy="estimator")
+    gone = (metrics["model"] == "technical") & (metrics["dataset"] == "b")
+    metrics = pd.concat([metrics[~gone], swapped], ignore_index=True)
+    changed = tables.run.model_copy(update={"datasets": datasets, "protocols": (SOUND,)})
+    table = controls_by_dataset(changed, metrics).set_index("dataset")
+    assert dict(table["red flag"]) == {"a": "", "b": "technical"}
+    flags = [item.text for item in findings(changed, metrics) if item.level == "bad"]
+    assert any(text.startswith("pooled-group, b: technical does as well") for text in flags)
 
 
 def test_missing_numbers_have_a_reason(run: Path) -> None:
