@@ -21,7 +21,7 @@ from scdrugmap.evaluation.splits import make_split
 from scdrugmap.model.load import load_model
 from scdrugmap.registry import get_registry
 from scdrugmap.testing import synthetic_adata
-from scdrugmap.train.predict import predict_cells
+from scdrugmap.train.predict import open_like_training, predict_cells
 from scdrugmap.train.predicted import Predicted
 from scdrugmap.train.predictor import Predictor
 from scdrugmap.train.train import train_predictor
@@ -99,6 +99,16 @@ def test_other_plugin_is_named_and_refused(
     assert message in caught.value.message
     assert "install " in caught.value.hint
     assert caught.value.hint.endswith("--allow-mismatch")
+
+
+def test_plugin_that_is_not_installed_is_named(saved: Path, path: Path) -> None:
+    plugin = {"name": "x", "distribution": "x-plugin", "version": "7"}
+    edit(saved, name="nobody", plugin=plugin)
+    info = Predictor.load(saved).info
+    for attempt in (lambda: predict(saved, path), lambda: open_like_training(path, info)):
+        with pytest.raises(PluginError, match="there is no estimator named 'nobody'") as caught:
+            attempt()
+        assert "made with x-plugin 7: install that" in caught.value.hint
 
 
 @pytest.mark.parametrize(("fields", "message"), OTHERS)

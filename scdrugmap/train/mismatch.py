@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scdrugmap.errors import PluginError, WeightsError
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import SUPPORTED_CONTRACTS
 
 if TYPE_CHECKING:
+    from scdrugmap.registry import Provided
     from scdrugmap.specs import EstimatorSpec, ModelSpec, TextModelSpec
     from scdrugmap.train.record import PredictorInfo, WeightsInfo
     from scdrugmap.weights import WeightsRecord
@@ -44,6 +45,24 @@ class Mismatches:
         raise type(error)(error.message, hint=hint) from error
 
 
+def installed(info: PredictorInfo) -> Provided[Any]:
+    """Return the model or estimator of a predictor, with its plugin.
+
+    Raises
+    ------
+    PluginError
+        It is not installed; names what was.
+    """
+    kind = "estimator" if info.strategy == "estimator" else "model"
+    try:
+        return get_registry().provided(kind, info.name)
+    except PluginError as err:
+        made_with = f"{info.plugin.distribution} {info.plugin.version}"
+        raise PluginError(
+            err.message, hint=f"the predictor was made with {made_with}: install that; {err.hint}"
+        ) from err
+
+
 def check_plugin(
     info: PredictorInfo, spec: EstimatorSpec | ModelSpec | TextModelSpec, mismatches: Mismatches
 ) -> list[str]:
@@ -70,26 +89,25 @@ def check_plugin(
         raise spoken
     if spec.contract != info.contract:
         mismatches.meet(spoken)
-    kind = "estimator" if info.strategy == "estimator" else "model"
-    plugin = get_registry().provided(kind, spec.name).plugin
-    installed = f"{plugin.distribution} {plugin.version}"
+    plugin = installed(info).plugin
+    here = f"{plugin.distribution} {plugin.version}"
     if plugin.distribution != info.plugin.distribution:
         mismatches.meet(
             PluginError(
-                f"the predictor was made with {info.name} of {made_with}; {installed} is installed",
+                f"the predictor was made with {info.name} of {made_with}; {here} is installed",
                 hint=f"install {made_with}",
             )
         )
     elif spec.numerics != info.numerics:
         mismatches.meet(
             PluginError(
-                f"{info.name} of {installed} gives other numbers (numerics {spec.numerics}) than "
+                f"{info.name} of {here} gives other numbers (numerics {spec.numerics}) than "
                 f"that of {made_with} ({info.numerics}), which the predictor was made with",
                 hint=f"train it again, or install {made_with}",
             )
         )
     elif plugin.version != info.plugin.version:
-        return [f"the predictor was made with {made_with}; {installed} gives the same numbers"]
+        return [f"the predictor was made with {made_with}; {here} gives the same numbers"]
     return []
 
 

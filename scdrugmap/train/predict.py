@@ -12,7 +12,6 @@ from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.evaluation.tables import PREDICTION_COLUMNS
 from scdrugmap.progress import say
-from scdrugmap.registry import get_registry
 from scdrugmap.train.calibration import scale
 from scdrugmap.train.conformal import (
     DEFAULT_LEVEL,
@@ -23,6 +22,7 @@ from scdrugmap.train.conformal import (
     prediction_sets,
 )
 from scdrugmap.train.gather import cell_keys, dataset_names
+from scdrugmap.train.mismatch import installed
 from scdrugmap.train.predicted import Predicted, PredictionSets
 from scdrugmap.train.samples import MIN_CELLS
 
@@ -283,8 +283,7 @@ def open_like_training(source: Path, info: PredictorInfo, **how: Any) -> Cells:
     """Open a file, with values of the kind that was trained on if it has them."""
     from scdrugmap.data.cells import open_cells
 
-    kind = "estimator" if info.strategy == "estimator" else "model"
-    spec = get_registry().provided(kind, info.name).spec
+    spec = installed(info).spec
     others = set(spec.accepts) - {info.values}
     try:
         return open_cells(source, accepts=[info.values], **how)

@@ -18,7 +18,13 @@ from scdrugmap.train import selftest
 from scdrugmap.train.archive import Archive, write_archive
 from scdrugmap.train.card import model_card
 from scdrugmap.train.domain import Domain
-from scdrugmap.train.mismatch import Mismatches, base_weights, check_plugin, check_weights
+from scdrugmap.train.mismatch import (
+    Mismatches,
+    base_weights,
+    check_plugin,
+    check_weights,
+    installed,
+)
 from scdrugmap.train.record import PredictorInfo, parse_info
 from scdrugmap.train.tensors import dump_tensors, load_tensors
 
@@ -249,6 +255,7 @@ class Predictor:
 
     def _check_plugin(self, mismatches: Mismatches) -> list[str]:
         registry, info = get_registry(), self.info
+        installed(info)
         if info.strategy == "estimator":
             return check_plugin(info, registry.estimator(info.name), mismatches)
         if info.strategy == "prompt":
