@@ -6,7 +6,7 @@ trained and stand for all folds, which have the same number of cells. Goals: spl
 10 folds x 3 seeds x 2 protocols and statistics in 30 minutes and 8 GB on 2 cores; copies among
 495,000 x 20,000 cells in 10 minutes.
 
-    python benchmarks/scale.py [--cells 495000] [--protocol NAME]...
+    python benchmarks/scale.py [--cells 495000] [--protocol NAME]... [--seeds 3]
         [--only splits|heads|scores|comparisons|copies]...
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from scdrugmap.evaluation.splits import Split
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
-N_DATASETS, N_STUDIES, FOLDS, SEEDS, WIDTH = 60, 34, 10, (0, 1, 2), 512
+N_DATASETS, N_STUDIES, FOLDS, N_SEEDS, WIDTH = 60, 34, 10, 3, 512
 PROTOCOLS = ("pooled-group", "paper-pooled")
 MODELS = ("one", "other")
 STEPS = ("splits", "heads", "scores", "comparisons", "copies")
@@ -136,29 +136,31 @@ def measure_heads(n_cells: int, times: Times) -> None:
     with timed(times, "logistic head, one fold"):
         head.fit(x[:n_train], y[:n_train], 0)
         head.predict(x[n_train:])
-    n = FOLDS * len(SEEDS) * len(PROTOCOLS)
+    n = FOLDS * N_SEEDS * len(PROTOCOLS)
     times[f"logistic heads, {n} folds and seeds (extrapolated)"] = round(
         n * times["logistic head, one fold"], 1
     )
 
 
-def measure_scores(splits: dict[str, Split], times: Times) -> None:
-    """Score one model over three seeds."""
+def measure_scores(splits: dict[str, Split], seeds: int, times: Times) -> None:
+    """Score one model over some seeds."""
     from scdrugmap.evaluation.evaluate import evaluate
 
     for protocol, split in splits.items():
-        parts = [simulate_predictions(split, seed, MODELS[0]) for seed in SEEDS]
-        with timed(times, f"evaluate {protocol}, {len(SEEDS)} seeds, 2,000 draws"):
+        parts = [simulate_predictions(split, seed, MODELS[0]) for seed in range(seeds)]
+        with timed(times, f"evaluate {protocol}, {seeds} seeds, 2,000 draws"):
             evaluate(pd.concat(parts, ignore_index=True), split.table)
 
 
-def measure_comparisons(splits: dict[str, Split], times: Times) -> None:
-    """Compare two models over three seeds."""
+def measure_comparisons(splits: dict[str, Split], seeds: int, times: Times) -> None:
+    """Compare two models over some seeds."""
     from scdrugmap.evaluation.compare import compare_models
 
     for protocol, split in splits.items():
-        parts = [simulate_predictions(split, seed, model) for model in MODELS for seed in SEEDS]
-        with timed(times, f"compare {protocol}, 2 models x {len(SEEDS)} seeds, 2,000 draws"):
+        parts = [
+            simulate_predictions(split, seed, model) for model in MODELS for seed in range(seeds)
+        ]
+        with timed(times, f"compare {protocol}, 2 models x {seeds} seeds, 2,000 draws"):
             compare_models(pd.concat(parts, ignore_index=True), split.table)
 
 
@@ -198,6 +200,7 @@ def main() -> None:
     """Run what is asked for and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=495_000)
+    parser.add_argument("--seeds", type=int, default=N_SEEDS, help="of scores and comparisons")
     parser.add_argument("--only", action="append", choices=STEPS)
     parser.add_argument("--protocol", action="append", choices=PROTOCOLS)
     given = parser.parse_args()
@@ -207,9 +210,9 @@ def main() -> None:
         design = simulate_design(given.cells)
         splits = measure_splits(design, given.protocol or PROTOCOLS, times)
         if "scores" in asked:
-            measure_scores(splits, times)
+            measure_scores(splits, given.seeds, times)
         if "comparisons" in asked:
-            measure_comparisons(splits, times)
+            measure_comparisons(splits, given.seeds, times)
         del splits
     if "heads" in asked:
         measure_heads(given.cells, times)

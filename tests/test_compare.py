@@ -104,6 +104,7 @@ def test_better_model_is_found(tmp_path: Path) -> None:
     assert brier["difference"] < 0  # lower is better
     assert brier["share_better"] > 0.7
     write_comparisons(found, tmp_path / "c.tsv")
+    found.attrs = {}
     pd.testing.assert_frame_equal(read_comparisons(tmp_path / "c.tsv"), found)
 
 
@@ -235,6 +236,14 @@ def test_models_with_different_folds_are_compared_on_the_folds_of_both() -> None
     found = row(compare(table, first, second[second["fold"] < 2], draws=0))
     assert found["n"] == 160
     assert "compared on the 160 predictions that both have" in found["note"]
+
+
+def test_models_without_a_test_cell_in_common_are_named() -> None:
+    table = splits()
+    first, second = predict(table, "a", 0.4), predict(table, "b", 0.2, noise=1)
+    found = compare(table, first[first["fold"] == 0], second[second["fold"] == 1], draws=0)
+    assert len(found) == 0
+    assert found.attrs["notices"] == ("a:frozen and b:frozen have no test cell in common",)
 
 
 def test_few_shots_are_compared_over_draws() -> None:

@@ -87,4 +87,6 @@ def command(
     if comparisons is not None:
         compared = compare_files(predictions, splits, reference=reference, draws=draws, seed=seed)
         write_comparisons(compared, comparisons)
+        for notice in compared.attrs["notices"]:
+            say(f"Note: {notice}", quiet=quiet)
         say(f"{len(compared):,} comparisons: {comparisons}", quiet=quiet)

@@ -112,7 +112,8 @@ def compare_models(
     Returns
     -------
     DataFrame
-        Columns of ``comparisons.tsv``; no row if there is one model.
+        Columns of ``comparisons.tsv``; no row if there is one model. ``attrs["notices"]`` (tuple
+        of str) names pairs without a test cell in common.
 
     Raises
     ------
@@ -141,9 +142,13 @@ def compare_models(
     paper = known is not None and known.family == "paper"
     share = _test_share(splits)
     rows: list[dict[str, Any]] = []
+    apart: list[str] = []
     for first, second in pairs:
         one, other = by_name[first], by_name[second]
         cells = one.rows().intersection(other.rows())
+        if cells.empty:
+            apart.append(f"{':'.join(first)} and {':'.join(second)} have no test cell in common")
+            continue
         mine, theirs = (measure.standings(model, cells) for model in (one, other))
         notes = _notes(one, other, cells)
         both = {
@@ -168,7 +173,9 @@ def compare_models(
     for _, family in table.groupby(_FAMILY, sort=False):
         table.loc[family.index, "p_holm"] = holm(family["p_value"].tolist())
         table.loc[family.index, "n_comparisons"] = int(family["p_value"].notna().sum())
-    return table.astype({"n_comparisons": np.int64})
+    table = table.astype({"n_comparisons": np.int64})
+    table.attrs["notices"] = tuple(apart)
+    return table
 
 
 def compare_files(
