@@ -267,6 +267,13 @@ def test_loss_that_is_not_finite_stops_the_training(chosen: list[Chosen]) -> Non
         fit(chosen, settings, strategy="full")
 
 
+def test_step_out_of_all_bounds_is_not_blamed_on_the_model(chosen: list[Chosen]) -> None:
+    settings = EXACT.model_copy(update={"learning_rate": float("inf"), "evaluate_every": 1})
+    with pytest.raises(PluginError, match="tensors that train are not finite") as caught:
+        fit(chosen, settings)
+    assert "lower --learning-rate" in caught.value.hint
+
+
 def test_class_weights_change_what_is_learnt(chosen: list[Chosen]) -> None:
     uneven = [part.take(np.arange(len(part.index)) % 3 != 0) for part in chosen]
     uneven = [part.take((part.y > 0) | (np.arange(len(part.y)) % 2 == 0)) for part in uneven]

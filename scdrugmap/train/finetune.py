@@ -29,8 +29,8 @@ from scdrugmap.model.device import (
 from scdrugmap.model.prefetch import Prefetched
 from scdrugmap.progress import Progress, say
 from scdrugmap.train.course import Course
-from scdrugmap.train.optimizer import make_optimizer, rate_share
-from scdrugmap.train.steps import GROUPED_STEP_CELLS, STEP_CELLS, Plan
+from scdrugmap.train.optimizer import LEARNING_RATES, make_optimizer, rate_share
+from scdrugmap.train.steps import GROUPED_STEP_CELLS, STEP_CELLS, Plan, cell_weights, n_cells_of
 from scdrugmap.train.trainee import Trainee, cell_losses
 
 if TYPE_CHECKING:
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from scdrugmap.train.labelled import LabelledTokens
     from scdrugmap.train.processes import Processes
     from scdrugmap.train.settings import FineTuning
-
-LEARNING_RATES = {"lora": 1e-4, "full": 2e-5}
-"""Highest learning rate of the network by strategy; that of lora is the paper's."""
 
 
 class Tuner:
@@ -109,7 +106,7 @@ class Tuner:
         if settings.max_steps is not None:
             self.n_steps = min(self.n_steps, settings.max_steps)
         self.course = Course(budget=token_budget or default_budget(self.device))
-        self._weight = _cell_weights(training.y, balanced=settings.class_weights)
+        self._weight = cell_weights(training.y, balanced=settings.class_weights)
         self._best: dict[str, Tensor] = {}
         trainee.module.to(self.device)
         if head != "logistic":
@@ -128,8 +125,8 @@ class Tuner:
         every = self.settings.evaluate_every or self.steps_per_epoch
         self._begin()
         course, total = self.course, self.n_steps
-        skipped = sum(map(_n_cells, islice(self._steps(), course.step)))
-        n_cells = sum(map(_n_cells, islice(self._steps(), total)))
+        skipped = sum(map(n_cells_of, islice(self._steps(), course.step)))
+        n_cells = sum(map(n_cells_of, islice(self._steps(), total)))
         with exact_float32(), Progress("train", n_cells, quiet=self.quiet) as progress:
             progress.skip(skipped)
             while not self._is_over():
@@ -206,7 +203,7 @@ class Tuner:
                 for n, batch in enumerate(batches)
                 if self.processes.mine(n)
             ]
-            yield _Step(number, mine, weight, _n_cells(step), n_tokens)
+            yield _Step(number, mine, weight, n_cells_of(step), n_tokens)
 
     def _batches(self, step: list[np.ndarray], budget: int, at_least: int = 1) -> list[np.ndarray]:
         exact = EXACT_ABOVE if self.device.type == "cpu" else None
@@ -328,6 +325,7 @@ class Tuner:
     def _evaluate(self) -> None:
         """Write the history, and remember the state if it is the best so far."""
         course = self.course
+        self.trainee.require_finite()
         found = None if self.validation is None else self._validation_loss(self.validation)
         course.history.append(
             {
@@ -391,18 +389,6 @@ class _Step:
     weight: float
     n_cells: int
     n_tokens: int
-
-
-def _n_cells(step: list[np.ndarray]) -> int:
-    return sum(map(len, step))
-
-
-def _cell_weights(y: np.ndarray, *, balanced: bool) -> np.ndarray:
-    """Return the weight of each cell in the loss ((n,) float64)."""
-    if not balanced:
-        return np.ones(len(y))
-    share = y.mean()
-    return np.where(y > 0, 0.5 / share, 0.5 / (1 - share))
 
 
 @contextmanager

@@ -210,6 +210,20 @@ def draw_evenly(chosen: Sequence[Chosen], most: int, seed: int) -> list[Chosen]:
     return drawn
 
 
+def joined(some: Sequence[Chosen], others: Sequence[Chosen]) -> list[Chosen]:
+    """Put the cells of each file together again."""
+    found: dict[int, Chosen] = {}
+    for part in [*some, *others]:
+        held = found.get(id(part.cells))
+        if held is not None:
+            index = np.concatenate([held.index, part.index])
+            order = np.argsort(index)
+            table = pd.concat([held.table, part.table]).iloc[order]
+            part = Chosen(part.cells, index[order], table)
+        found[id(part.cells)] = part
+    return list(found.values())
+
+
 def shared_genes(chosen: Sequence[Chosen]) -> tuple[Genes, list[np.ndarray]]:
     """Return the genes that all files have: never a union, which would tell the files apart.
 

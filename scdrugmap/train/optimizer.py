@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from scdrugmap.train.settings import FineTuning
 
+LEARNING_RATES = {"lora": 1e-4, "full": 2e-5}
+"""Highest learning rate of the network by strategy; that of lora is the paper's."""
+
 
 def make_optimizer(
     trainable: Mapping[str, nn.Parameter], rates: Mapping[str, float], *, weight_decay: float

@@ -108,3 +108,24 @@ class Plan:
             half = np.array_split(batches[largest], 2)
             batches[largest : largest + 1] = half
         return batches
+
+
+def n_cells_of(step: Sequence[np.ndarray]) -> int:
+    """Return how many cells a step of :meth:`Plan.epoch` has."""
+    return sum(map(len, step))
+
+
+def cell_weights(y: np.ndarray, *, balanced: bool) -> np.ndarray:
+    """Return the weight of each training cell in the loss ((n,) float64).
+
+    Parameters
+    ----------
+    y : (n,) float
+        1 for sensitive; both labels occur.
+    balanced : bool
+        Both labels weigh alike in all; else every cell weighs 1.
+    """
+    if not balanced:
+        return np.ones(len(y))
+    share = y.mean()
+    return np.where(y > 0, 0.5 / share, 0.5 / (1 - share))

@@ -208,6 +208,17 @@ class Trainee:
         elif not any(p.grad is not None and bool(p.grad.any()) for p in self.module.parameters()):
             raise PluginError(f"{self.name}: no tensor of the network gets a gradient")
 
+    def require_finite(self) -> None:
+        """Raise PluginError where a step drove a tensor out of all bounds."""
+        trainable = self.trainable()
+        wrong = [name for name, p in trainable.items() if not bool(torch.isfinite(p).all())]
+        if wrong:
+            raise PluginError(
+                f"{self.name}: after a step {len(wrong)} of {len(trainable)} tensors that train are "
+                f"not finite, {wrong[0]} among them",
+                hint="use a lower --learning-rate, or --precision float32",
+            )
+
     def require_acting_adapters(self, output: Callable[[], np.ndarray]) -> None:
         """Raise PluginError where an adapter changes nothing in ``eval()``.
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from scdrugmap import __version__
 from scdrugmap.errors import DataError, PluginError
@@ -25,7 +24,7 @@ from scdrugmap.specs import LoraDefaults
 from scdrugmap.train.domain import Domain
 from scdrugmap.train.finetune import Tuner
 from scdrugmap.train.frozen import HEAD_FILE, Embedder, FrozenScorer
-from scdrugmap.train.gather import Chosen, draw_evenly
+from scdrugmap.train.gather import Chosen, draw_evenly, joined
 from scdrugmap.train.holdout import hold_out_groups
 from scdrugmap.train.labelled import LabelledTokens
 from scdrugmap.train.processes import Processes
@@ -272,7 +271,7 @@ def fit_tuned(
         content,
     )
     scorer.domain = domain
-    seen = _joined(trained, held_out) if source == "training groups" else trained
+    seen = joined(trained, held_out) if source == "training groups" else trained
     return TunedFit(scorer, seen, domain, info, _notices(loaded, lora, source, chosen))
 
 
@@ -331,20 +330,6 @@ def _evenly(chosen: Sequence[Chosen], most: int, seed: int) -> np.ndarray:
         positions.append(start + np.searchsorted(part.index, drawn.index))
         start += len(part.index)
     return np.sort(np.concatenate(positions))
-
-
-def _joined(some: Sequence[Chosen], others: Sequence[Chosen]) -> list[Chosen]:
-    """Put the cells of each file together again."""
-    joined: dict[int, Chosen] = {}
-    for part in [*some, *others]:
-        held = joined.get(id(part.cells))
-        if held is not None:
-            index = np.concatenate([held.index, part.index])
-            order = np.argsort(index)
-            table = pd.concat([held.table, part.table]).iloc[order]
-            part = Chosen(part.cells, index[order], table)
-        joined[id(part.cells)] = part
-    return list(joined.values())
 
 
 def _digest(chosen: Sequence[Chosen]) -> str:
