@@ -202,11 +202,12 @@ def verdict_of_comparisons(run: RunRecord, compared: pd.DataFrame, protocol: str
         [names[pair] for pair in zip(of["model_a"], of["strategy_a"], strict=True)]
         for of in (sure[sure["difference"] > 0], sure[sure["difference"] < 0])
     )
+    among = f"Holm, {len(rows)} {'comparison' if len(rows) == 1 else 'comparisons'}"
     parts = []
     if better:
         parts.append(f"better than {reference}: {', '.join(better)}")
     if worse:
         parts.append(f"worse than {reference}: {', '.join(worse)}")
     if not parts:
-        return f"No model differs from {reference} beyond chance (Holm, {len(rows)} comparisons)."
-    return f"Beyond chance (Holm, {len(rows)} comparisons) {'; '.join(parts)}."
+        return f"No model differs from {reference} beyond chance ({among})."
+    return f"Beyond chance ({among}) {'; '.join(parts)}."

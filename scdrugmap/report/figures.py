@@ -274,10 +274,12 @@ def heatmap(cells: pd.DataFrame, *, title: str, reference: float, file: str) -> 
     from matplotlib.patches import Rectangle
 
     names, datasets = list(dict.fromkeys(cells["name"])), list(dict.fromkeys(cells["dataset"]))
-    width, height = max(WIDTH, 140 + 56 * len(datasets)), 110 + 28 * len(names)
+    longest = max((len(printable(name, 18)) for name in datasets), default=0)
+    below = 26 + 4 * longest  # the tilted names
+    width, height = max(WIDTH, 140 + 56 * len(datasets)), 16 + below + 28 * len(names)
     norm, colours = TwoSlopeNorm(reference, reference - 0.5, reference + 0.5), probability_colours()
     with drawing(width, height) as figure:
-        axes = panel(figure, left=128, right=10, top=8, bottom=94)
+        axes = panel(figure, left=128, right=10, top=8, bottom=below)
         axes.set_xlim(0, len(datasets))
         axes.set_ylim(len(names), 0)
         for row in records(cells):
