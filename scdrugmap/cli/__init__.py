@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "explain": ("explain", "Show which genes drive predictions, and how sure that is."),
     "plan": ("plan", "Show the jobs of a benchmark."),
     "benchmark": ("benchmark", "Run models, baselines and protocols, and report."),
+    "step": ("step", "Run one step of a benchmark, as workflow engines do."),
     "report": ("report", "Make one HTML file of a finished run."),
     "throughput": ("throughput", "Measure cells per second, memory and machine share."),
     "models": ("models", "List and show models."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -135,6 +135,39 @@ matrix_options = compose(
 """What a benchmark is made of: become a configuration through :func:`configure`."""
 
 
+engine_options = compose(
+    click.option(
+        "--runner",
+        type=click.Choice(["cwltool", "toil"]),
+        help="With --executor cwl: the engine [default: cwltool].",
+    ),
+    click.option(
+        "--batch-system",
+        metavar="NAME",
+        help="With --runner toil: slurm, kubernetes, aws_batch, ... [default: single_machine].",
+    ),
+    click.option(
+        "--container",
+        type=click.Choice(["none", "docker", "singularity", "podman"]),
+        help="With --executor cwl: what steps run in [default: none, the scdrugmap on PATH].",
+    ),
+    click.option(
+        "--shards",
+        type=click.IntRange(1, 100_000),
+        help="With --executor cwl: jobs into which the embedding of each network is divided "
+        "[default: 1].",
+    ),
+    click.option(
+        "--runner-arg",
+        "runner_args",
+        multiple=True,
+        metavar="TEXT",
+        help="With --executor cwl: one more word for the engine's command line; repeatable.",
+    ),
+)
+"""How a workflow engine runs the steps."""
+
+
 def configure(path: Path | None, given: dict[str, Any]) -> BenchmarkConfig:
     """Make a configuration of a YAML file, of flags, or of both: flags win.
 
@@ -227,9 +260,10 @@ def _whole(text: str) -> int:
     "--executor",
     default="local",
     show_default=True,
-    metavar="local|processes:N",
-    help="Where jobs run; the results are the same.",
+    metavar="local|processes:N|cwl",
+    help="Where jobs run; the results are the same. cwl: a workflow engine runs them.",
 )
+@engine_options
 @click.option("--dry-run", is_flag=True, help="Show the jobs and what they may cost, run none.")
 @overwrite_option
 @quiet_option
@@ -237,6 +271,11 @@ def command(
     config: Path | None,
     output: Path | None,
     executor: str,
+    runner: Literal["cwltool", "toil"] | None,
+    batch_system: str | None,
+    container: Literal["none", "docker", "singularity", "podman"] | None,
+    shards: int | None,
+    runner_args: tuple[str, ...],
     dry_run: bool,
     overwrite: bool,
     quiet: bool,
@@ -257,7 +296,26 @@ def command(
         return
     if output is None:
         raise UsageError("name the folder of the run with -o", hint="as in -o runs/first")
-    from scdrugmap.run.execute import run_benchmark
+    how: dict[str, Any] = {
+        "runner": runner,
+        "batch_system": batch_system,
+        "container": container,
+        "shards": shards,
+        "arguments": runner_args,
+    }
+    engine = {name: value for name, value in how.items() if value not in (None, ())}
+    if executor == "cwl":
+        from scdrugmap.run.cwl import Engine, run_with_engine
 
-    run = run_benchmark(chosen, output, executor=executor, overwrite=overwrite, quiet=quiet)
+        run = run_with_engine(chosen, output, Engine(**engine), overwrite=overwrite, quiet=quiet)
+    elif engine:
+        option = next(iter(engine)).replace("arguments", "runner_arg").replace("_", "-")
+        raise UsageError(
+            f"--{option} has no meaning with --executor {executor}",
+            hint="add --executor cwl",
+        )
+    else:
+        from scdrugmap.run.execute import run_benchmark
+
+        run = run_benchmark(chosen, output, executor=executor, overwrite=overwrite, quiet=quiet)
     click.echo(run.report)

@@ -40,6 +40,7 @@ from scdrugmap.run.score import score_jobs
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
     from scdrugmap.run.entries import Entry
+    from scdrugmap.run.steps import Finished
     from scdrugmap.run.store import Store
 
 METRICS_FILE, REPORT_FILE = "metrics.tsv", "report.html"
@@ -70,7 +71,7 @@ def parse_executor(text: str) -> int:
     """
     found = _EXECUTOR.fullmatch(text)
     if not found:
-        raise UsageError(f"there is no executor {text!r}", hint="use local or processes:N")
+        raise UsageError(f"there is no executor {text!r}", hint="use local, processes:N or cwl")
     return int(found[1] or 0)
 
 
@@ -81,6 +82,7 @@ def run_benchmark(
     executor: str = "local",
     overwrite: bool = False,
     quiet: bool = False,
+    finished: Finished | None = None,
 ) -> Run:
     """Run a benchmark, or go on with one that was stopped.
 
@@ -95,6 +97,8 @@ def run_benchmark(
         Begin anew, whatever the folder holds.
     quiet : bool
         No progress and no notices.
+    finished : Finished, optional
+        What other machines did already.
 
     Returns
     -------
@@ -118,12 +122,15 @@ def run_benchmark(
         folder.note("started", executor=executor)
         plan = make_plan(config)
         _tell(plan, quiet=quiet)
-        _write_splits(plan, folder)
+        write_splits_of(plan, folder)
         store = _store(folder, quiet=quiet)
-        bench = Bench(config, store)
+        bench = Bench(config, store, rows=folder.jobs)
         try:
-            models, embeddings = prepare_models(plan, bench, folder, quiet=quiet)
+            made = finished.networks(plan) if finished else {}
+            models, embeddings = prepare_models(plan, bench, folder, made=made, quiet=quiet)
             keys = job_keys(plan, models)
+            if finished:
+                finished.place(plan, keys, folder)
             tasks = _tasks(plan, keys, embeddings, bench, folder)
             notices = _run_jobs(plan, keys, tasks, bench, folder, n_workers, quiet=quiet)
             from scdrugmap.run.cellmap import cell_map, map_method
@@ -202,7 +209,8 @@ def _tell(plan: Plan, *, quiet: bool) -> None:
             say(f"Note: {named}", quiet=quiet)
 
 
-def _write_splits(plan: Plan, folder: RunFolder) -> None:
+def write_splits_of(plan: Plan, folder: RunFolder) -> None:
+    """Write the manifests of all protocols, and of permuted labels, into a folder."""
     from scdrugmap.evaluation.tables import write_splits
 
     for name, split in plan.splits.items():

@@ -68,10 +68,11 @@ class Outcome:
 class Bench:
     """What the jobs of one process share: open files, manifests, models and their embeddings."""
 
-    def __init__(self, config: BenchmarkConfig, store: Store) -> None:
+    def __init__(self, config: BenchmarkConfig, store: Store, rows: Path | None = None) -> None:
         from scdrugmap.run.cohort import open_sources
 
         self.config, self.store = config, store
+        self._rows_folder = rows  # of the order of cells; None: beside the embeddings
         self._stack = ExitStack()
         self.files: list[Cells] = self._stack.enter_context(open_sources(config))
         for cells in self.files:
@@ -108,9 +109,10 @@ class Bench:
         from scdrugmap.run.embeddings import CellRows, MappedEmbeddings
 
         if path not in self._embeddings:
-            if path.parent not in self._rows:
-                self._rows[path.parent] = CellRows.read(path.parent)
-            self._embeddings[path] = MappedEmbeddings(path, self._rows[path.parent])
+            folder = self._rows_folder or path.parent
+            if folder not in self._rows:
+                self._rows[folder] = CellRows.read(folder)
+            self._embeddings[path] = MappedEmbeddings(path, self._rows[folder])
         return self._embeddings[path]
 
     def sources(self, splits: pd.DataFrame) -> list[Cells]:

@@ -6,6 +6,7 @@
               jobs/KEY.tsv.gz  predictions of one finished job; KEY is the hash of all that decides it
               history.jsonl    what was done when
               controls/        splits and predictions of permuted labels
+              workflow/        what a workflow engine ran, if one did
               splits-*.tsv.gz  predictions-*.tsv.gz  metrics.tsv  cellmap.tsv.gz  run.json  report.html
 """
 
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
 
 CONFIG_FILE, HISTORY_FILE, LOCK_FILE, JOBS_FOLDER = "config.yaml", "history.jsonl", ".lock", "jobs"
-STORE_FOLDER, CONTROLS_FOLDER = "store", "controls"
+STORE_FOLDER, CONTROLS_FOLDER, WORKFLOW_FOLDER = "store", "controls", "workflow"
 _OURS = (
     CONFIG_FILE,
     HISTORY_FILE,
     JOBS_FOLDER,
     STORE_FOLDER,
     CONTROLS_FOLDER,
+    WORKFLOW_FOLDER,
     CELL_MAP_FILE,
     RUN_FILE,
     "metrics.tsv",

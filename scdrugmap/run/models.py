@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from scdrugmap.run.record import CoverageRecord, ModelRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pandas as pd
 
     from scdrugmap.config import BenchmarkConfig
     from scdrugmap.model.job import EmbeddingJob
@@ -70,9 +72,23 @@ def load_text(bench: Bench, entry: Entry) -> LoadedText:
 
 
 def prepare_models(
-    plan: Plan, bench: Bench, folder: RunFolder, *, quiet: bool
+    plan: Plan,
+    bench: Bench,
+    folder: RunFolder,
+    *,
+    made: Mapping[tuple[str, int | None], Path],
+    quiet: bool,
 ) -> tuple[list[ModelRecord], dict[Entry, Path]]:
     """Check every estimator and model before anything is trained, and embed all cells once.
+
+    Parameters
+    ----------
+    plan : Plan
+    bench : Bench
+    folder : RunFolder
+    made : dict of (str, int or None) to Path
+        Embeddings of networks that other machines made already.
+    quiet : bool
 
     Returns
     -------
@@ -106,10 +122,12 @@ def prepare_models(
         if entry.kind == "text":
             records.append(texts[entry])
             continue
-        jobs = _embedding_jobs(plan, bench, entry, quiet=quiet)
+        jobs = embedding_jobs(plan.config, plan.cohort.design.frame, bench, entry, quiet=quiet)
         if entry.strategy == "frozen":
             began = time.monotonic()
-            embeddings[entry] = _embed(plan, bench, entry, jobs, folder, rows)
+            embeddings[entry] = made.get(entry.network) or _embed(
+                plan, bench, entry, jobs, folder, rows
+            )
             seconds = round(time.monotonic() - began, 1)
             folder.note("embedded", model=entry.name, seconds=seconds)
         if entry.network not in coverage:
@@ -119,12 +137,20 @@ def prepare_models(
     return records, embeddings
 
 
-def _embedding_jobs(plan: Plan, bench: Bench, entry: Entry, *, quiet: bool) -> list[EmbeddingJob]:
-    """Bind a model to every file; its cells are those that take part."""
+def embedding_jobs(
+    config: BenchmarkConfig, frame: pd.DataFrame, bench: Bench, entry: Entry, *, quiet: bool
+) -> list[EmbeddingJob]:
+    """Bind a model to every file; its cells are those that take part (`frame`: dataset, cell).
+
+    Raises
+    ------
+    DataError
+        A file holds values that the model does not accept.
+    """
     from scdrugmap.model.job import EmbeddingJob
     from scdrugmap.run.jobs import cells_of
 
-    config, loaded = plan.config, bench.model(entry)
+    loaded = bench.model(entry)
     jobs = []
     for cells in bench.files:
         if cells.matrix.values not in loaded.spec.accepts:
@@ -133,7 +159,7 @@ def _embedding_jobs(plan: Plan, bench: Bench, entry: Entry, *, quiet: bool) -> l
                 f"{entry.model} accepts {' or '.join(sorted(loaded.spec.accepts))} only",
                 hint=f"name the layer with raw counts with --layer, or leave {entry.model} out",
             )
-        part = cells_of(cells, plan.cohort.design.frame)
+        part = cells_of(cells, frame)
         if part.n_cells:
             jobs.append(
                 EmbeddingJob(
