@@ -51,6 +51,32 @@ format: install  ## Format the code
 schema: install  ## Write the JSON schema of benchmark files, docs/reference/benchmark.schema.json
 	$(BIN)/python scripts/make_benchmark_schema.py
 
+GALAXY := .galaxy
+GALAXY_STAMP := $(GALAXY)/.installed
+GALAXY_PYTHON := $(GALAXY)/planemo/bin/python
+.PHONY: lint-galaxy test-galaxy test-galaxy-all
+
+$(GALAXY_STAMP): galaxy_tools/requirements-server.txt galaxy_tools/requirements-planemo.txt
+	rm -rf $(GALAXY)
+	$(PYTHON) -m venv $(GALAXY)/planemo
+	$(GALAXY)/planemo/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(GALAXY)/planemo/bin/uv pip install --quiet --python $(GALAXY)/planemo/bin/python \
+	    --requirement galaxy_tools/requirements-planemo.txt
+	$(PYTHON) -m venv $(GALAXY)/server
+	$(GALAXY)/planemo/bin/uv pip install --quiet --python $(GALAXY)/server/bin/python --no-deps \
+	    --requirement galaxy_tools/requirements-server.txt
+	touch $@
+
+lint-galaxy: $(GALAXY_STAMP)  ## Lint the Galaxy tools (installs planemo and a Galaxy server into .galaxy)
+	$(GALAXY)/planemo/bin/planemo lint --recursive --skip BioToolsValid galaxy_tools
+	$(GALAXY)/planemo/bin/planemo workflow_lint galaxy_tools/workflows
+
+test-galaxy: install lint-galaxy  ## Run 12 tests of the Galaxy tools on a real server
+	$(GALAXY_PYTHON) scripts/galaxy_server.py test --quick
+
+test-galaxy-all: install lint-galaxy  ## Run every test of the Galaxy tools, and the workflow
+	$(GALAXY_PYTHON) scripts/galaxy_server.py test
+
 docs: install  ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
