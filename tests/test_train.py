@@ -247,6 +247,12 @@ def test_datasets_of_a_column_are_found(tmp_path: Path) -> None:
         train(tmp_path / "pool.h5ad", splits)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_that_no_generator_takes_is_a_usage_error(path: Path, seed: int) -> None:
+    with pytest.raises(UsageError, match=f"--seed {seed} is not between 0 and 4294967295"):
+        train(path, split_of(path), seed=seed)
+
+
 def test_neither_estimator_nor_model_is_a_usage_error(path: Path) -> None:
     with pytest.raises(UsageError, match="either an estimator or a model"):
         train(path, split_of(path), estimator=None)

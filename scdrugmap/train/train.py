@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 MAX_CELLS = 50_000
 """Most training cells of estimators and of the logistic head, which hold them as one matrix."""
 
+LARGEST_SEED = 2**32 - 1
+"""What the generators of all libraries take."""
+
 PROMPT = "prompt"
 """Strategy of text models: they are asked, nothing is fitted."""
 
@@ -158,6 +161,8 @@ def train_predictor(
         raise UsageError(
             "name either an estimator or a model", hint="--estimator NAME or --model NAME"
         )
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"--seed {seed} is not between 0 and {LARGEST_SEED}")
     if shots and strategy != PROMPT:
         raise UsageError("examples are for --strategy prompt", hint="leave --shots out")
     if strategy == PROMPT:
