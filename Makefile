@@ -11,9 +11,13 @@ PYPROJECTS := pyproject.toml $(PLUGINS)
 BENCHMARKS := $(filter-out benchmarks/reference_figures.py,$(wildcard benchmarks/*.py))
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# the workflow engines, apart: they pin what torch and pydantic would fight over
+ENGINES := .venv-cwl
+ENGINES_STAMP := $(ENGINES)/.installed
+TEST_ENGINES = SCDRUGMAP_RUNNERS=$(CURDIR)/$(ENGINES)/bin $(PYTEST) -q tests/workflows
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit lint format docs schema bench wheels clean
+.PHONY: help install demo test test-unit test-workflows test-node-loss cwl lint format docs schema bench wheels clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +42,23 @@ test: install  ## Run all tests
 
 test-unit: install  ## Run the fast tests
 	$(PYTEST) -n $(WORKERS) --dist loadfile -q -m 'not slow'
+
+test-workflows: install $(ENGINES_STAMP)  ## Run the CWL files on cwltool, Toil and a Slurm of three nodes (as root)
+	rm -rf cwl/tests/made
+	-tests/workflows/install_slurm.sh
+	$(TEST_ENGINES)
+
+test-node-loss: install $(ENGINES_STAMP)  ## Kill a node of that Slurm under a benchmark; takes minutes of waiting
+	-tests/workflows/install_slurm.sh
+	SCDRUGMAP_NODE_LOSS=1 $(TEST_ENGINES) -k lost_node
+
+$(ENGINES_STAMP): cwl/requirements.txt
+	test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -r cwl/requirements.txt
+	touch $@
+
+cwl: install  ## Write the CWL tools anew from the options of the command line
+	$(BIN)/python scripts/make_cwl.py
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
@@ -90,6 +111,6 @@ wheels: install  ## Build sdist and wheels of the core and of every plugin into 
 	ls dist
 
 clean:  ## Remove everything that was made
-	rm -rf $(VENV) build dist runs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) cwl/tests/made build dist runs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name '*.egg-info' -prune -exec rm -rf {} +
 	find . -name __pycache__ -prune -exec rm -rf {} +

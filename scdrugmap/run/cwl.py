@@ -187,8 +187,8 @@ def run_with_engine(
             _run(command, place, folder)
             _collect(place / _OUT / folder.path.resolve().name, folder)
             folder.note("finished")
-        for name in _SCRATCH:
-            remove(place / name)
+        for path in (path for name in _SCRATCH for path in place.glob(f"{name}*")):
+            remove(path)
         run = Run(folder.path, read_run(folder.path), read_metrics(folder.path / METRICS_FILE))
         run = relocate(run, config)
     say(f"Results and report: {run.report}", quiet=quiet)
@@ -298,9 +298,6 @@ def _collect(made: Path, folder: RunFolder) -> None:
         target = folder.path / path.relative_to(made)
         if path.is_dir():
             target.mkdir(exist_ok=True)
-        elif path.name == HISTORY_FILE:
-            with open(target, "a", encoding="utf-8") as history:
-                history.write(path.read_text("utf-8"))
-        elif path.name not in (CONFIG_FILE, LOCK_FILE, RUN_FILE):
+        elif path.name not in (CONFIG_FILE, HISTORY_FILE, LOCK_FILE, RUN_FILE):
             shutil.move(path, target)
     shutil.move(made / RUN_FILE, folder.path / RUN_FILE)  # last: a run that has it is complete
