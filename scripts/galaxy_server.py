@@ -170,7 +170,8 @@ def running(environments: Path) -> Iterator[Server]:
             say(f"Galaxy answers at {url} after {time.monotonic() - began:.0f} s")
             yield Server(url, key_of_tester(url, key))
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
@@ -197,11 +198,15 @@ def run_test(test: ToolTest, server: Server, folder: Path) -> str:
     result = folder / f"{test.tool}-{test.index}.json"
     command = [str(Path(sys.executable).parent / "galaxy-tool-test"), "-u", server.url]
     command += ["-k", server.key, "-t", test.tool, "-i", str(test.index), "--with-reference-data"]
-    command += ["--test-data", str(DATA), "-j", str(result)]
+    # Tests share a history by default, and the first one that ends deletes it.
+    command += ["--test-data", str(DATA), "-j", str(result), "--no-history-reuse"]
     began = time.monotonic()
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=TEST_S, cwd=folder, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TEST_S, cwd=folder, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"{test.name}: no end after {TEST_S} s"
     problem = judge(result)
     spent = f"{time.monotonic() - began:.0f} s"
     say(f"{'FAILED' if problem else 'passed'} {test.name} ({spent})")
@@ -271,11 +276,12 @@ def finished(galaxy: Any, history: str) -> list[dict[str, Any]]:
 def run_commands(folder: Path) -> None:
     """Do with the command line what the workflow does."""
     folder.mkdir()
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "SCDRUGMAP_CACHE": str(folder / "cache")}
     cells, splits = DATA / "cohort.h5ad", folder / "splits.tsv"
 
     def run(*arguments: object) -> None:
         command = [str(PRODUCT / "scdrugmap"), *map(str, arguments)]
-        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, env=variables)
 
     run("split", cells, "--label", "response", "--group", "patient", "--folds", 3, "-o", splits)
     run("embed", cells, "--model", "randproj", "-o", "embedded.h5ad")
