@@ -21,6 +21,8 @@ napoleon_google_docstring = False
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 nitpicky = False
+# Names of parameters, as n_genes, are taken for references to any attribute of that name.
+suppress_warnings = ["ref.python"]
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
