@@ -17,7 +17,7 @@ ENGINES_STAMP := $(ENGINES)/.installed
 TEST_ENGINES = SCDRUGMAP_RUNNERS=$(CURDIR)/$(ENGINES)/bin $(PYTEST) -q tests/workflows
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit test-workflows test-node-loss cwl lint format docs schema bench wheels clean
+.PHONY: help install demo test test-unit test-workflows test-node-loss test-scaling cwl lint format docs schema bench wheels clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -51,6 +51,10 @@ test-workflows: install $(ENGINES_STAMP)  ## Run the CWL files on cwltool, Toil 
 test-node-loss: install $(ENGINES_STAMP)  ## Kill a node of that Slurm under a benchmark; takes minutes of waiting
 	-tests/workflows/install_slurm.sh
 	SCDRUGMAP_NODE_LOSS=1 $(TEST_ENGINES) -k lost_node
+
+test-scaling: install $(ENGINES_STAMP)  ## Compare the scale plan with real runs on that Slurm; wants a quiet machine
+	-tests/workflows/install_slurm.sh
+	SCDRUGMAP_SCALING=1 $(TEST_ENGINES) -s -k quarter
 
 $(ENGINES_STAMP): cwl/requirements.txt
 	test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)

@@ -27,11 +27,14 @@ class Cluster:
         Seconds from a free slot to the first cell: queue, engine, Python, weights.
     poll_s : float
         Seconds until the engine sees that a job has ended.
+    fixed_s : float
+        Seconds that the engine itself takes before the first job and after the last.
     """
 
     slots: int
     start_s: float
     poll_s: float = 1.0
+    fixed_s: float = 0.0
 
 
 def shard_sizes(cells: int, shards: int) -> list[int]:
@@ -66,7 +69,8 @@ def wall_clock(
     every = cluster.start_s + cluster.poll_s
     embedding = [every + size / rate for rate in rates for size in shard_sizes(cells, shards)]
     joining = [every + cells / join_rate for _ in rates]
-    return makespan(embedding, cluster.slots) + makespan(joining, cluster.slots)
+    waves = makespan(embedding, cluster.slots) + makespan(joining, cluster.slots)
+    return cluster.fixed_s + waves
 
 
 def main() -> None:

@@ -167,6 +167,8 @@ def run_with_engine(
     ------
     ScDrugMapError
         The error of the step that failed, or that of the local executor.
+    UsageError
+        The cells are described by a samplesheet, whose paths engines would break.
     PluginError
         The runner is not installed.
     """
@@ -174,6 +176,11 @@ def run_with_engine(
     from scdrugmap.run.execute import METRICS_FILE, Run
 
     config = config.resolved()
+    if config.samplesheet is not None:
+        raise UsageError(
+            "a samplesheet names files where they are, and an engine moves them",
+            hint="use --executor local or processes:N, or put its columns into obs of the files",
+        )
     with open_folder(Path(output), config, overwrite=overwrite) as folder:
         place = folder.path.resolve() / WORKFLOW_FOLDER
         if not (folder.path / RUN_FILE).is_file():
@@ -234,7 +241,7 @@ def _place(path: Path) -> dict[str, str]:
     if not path.exists():
         raise UsageError(f"{path} does not exist")
     kind = "Directory" if path.is_dir() else "File"
-    return {"class": kind, "location": path.resolve().as_uri()}
+    return {"class": kind, "location": path.absolute().as_uri()}
 
 
 def _run(command: Sequence[str], place: Path, folder: RunFolder) -> None:

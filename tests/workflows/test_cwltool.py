@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from tests.workflows.engines import call, succeed
 
 CWL = Path(__file__).resolve().parent.parent.parent / "cwl"
+pytestmark = pytest.mark.timeout(1200)
 DOCUMENTS = [path for name in ("tools", "workflows") for path in sorted((CWL / name).glob("*.cwl"))]
 NVIDIA_SMI = """#!/bin/sh
 echo '<nvidia_smi_log><cuda_version>12.4</cuda_version><attached_gpus>1</attached_gpus></nvidia_smi_log>'
