@@ -211,6 +211,7 @@ def test_the_packaged_workflows_are_those_of_the_folder() -> None:
 
 def test_overrides_name_tools_that_exist_by_their_id() -> None:
     overrides = read(CWL / "overrides" / "gpu.yml")["cwltool:overrides"]
+    assert len({id(item) for item in overrides.values()}) == len(overrides), "anchors break it"
     for target in overrides:
         path, _, name = target.partition("#")
         assert read((CWL / "workflows" / path).resolve())["id"] == name
