@@ -91,7 +91,10 @@ class Cluster:
             Path(name).mkdir(parents=True, exist_ok=True)
             shutil.chown(name, "munge", "munge")
             Path(name).chmod(0o755)
-        self._munge = subprocess.Popen(["runuser", "-u", "munge", "--", "munged", "--foreground"])
+        self._munge = subprocess.Popen(
+            ["runuser", "-u", "munge", "--", "munged", "--foreground"],
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 30
         while subprocess.run(["munge", "-n"], capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline, "munged does not answer"

@@ -81,7 +81,7 @@ def embed(cluster: Cluster, cells: Path, shards: int, folder: Path) -> tuple[flo
     starts = [
         datetime.fromisoformat(job["StartTime"]).timestamp()
         for job in cluster.finished()[before:]
-        if "embed" in job["Name"]
+        if job["Name"].endswith(".embed")
     ]
     assert len(starts) == shards
     return seconds, sorted(starts)
