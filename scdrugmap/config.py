@@ -133,7 +133,7 @@ Text = Annotated[str, BeforeValidator(text_of)]
 class Section(BaseModel):
     """Base of the records of a configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataFile(Section):

@@ -83,7 +83,7 @@ class Options(BaseModel):
     documentation and the cache key are made from them. Options hold only what changes results.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelOptions(Options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,19 @@ class PriceType(click.ParamType):
         return read, written
 
 
+class FiniteRange(click.FloatRange):
+    """A range that ``nan`` and ``inf`` are outside of: click compares, and nan is never less."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
 text_options = compose(
     click.option(
         "--allow-network",
@@ -56,7 +70,7 @@ text_options = compose(
     click.option("--yes", is_flag=True, help="Text models: agree to requests and costs."),
     click.option(
         "--max-cost",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         metavar="USD",
         help="Text models: stop before this much is spent; answers are kept.",
     ),
@@ -81,17 +95,17 @@ text_options = compose(
     ),
     click.option(
         "--requests-per-minute",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         help="Text models: most requests per minute.",
     ),
     click.option(
         "--tokens-per-minute",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         help="Text models: most tokens per minute.",
     ),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         default=60.0,
         show_default=True,
         metavar="SECONDS",

@@ -129,8 +129,11 @@ def sample_lines(samples: pd.DataFrame, min_cells: int, most: int = 20) -> list[
 
 
 def far_notices(samples: pd.DataFrame) -> list[str]:
-    """Say in plain words which samples are unlike anything that was trained on."""
-    far = samples.loc[samples["share_outside"] > FAR_SHARE]
+    """Say in plain words which samples are unlike anything that was trained on.
+
+    Samples of which nothing is said for want of cells are left out here, too.
+    """
+    far = samples.loc[(samples["share_outside"] > FAR_SHARE) & (samples["state"] == "answered")]
     if far.empty:
         return []
     named = [

@@ -19,7 +19,7 @@ MODEL_STRATEGIES = ("frozen", *FINE_TUNING)
 class FineTuning(BaseModel):
     """Settings of the strategies ``lora`` and ``full``; all that decides their result."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     targets: str | None = Field(
         None, description="regular expression of the adapted layers; default: the model's own"

@@ -103,6 +103,8 @@ class Trainee:
         Of the first adapters and the first head.
     name : str
         What errors call the model.
+    named : bool
+        The user named the layers: a mismatch is then an error of usage, not of the plugin.
 
     Attributes
     ----------
@@ -117,14 +119,25 @@ class Trainee:
     head: LinearHead | DeepHead
 
     def __init__(
-        self, model: CellModel, lora: LoraDefaults | None, *, seed: int, name: str
+        self,
+        model: CellModel,
+        lora: LoraDefaults | None,
+        *,
+        seed: int,
+        name: str,
+        named: bool = False,
     ) -> None:
         self.model = copy.deepcopy(model)
         self.lora, self.seed, self.name = lora, seed, name
         self._before = {} if lora else _parameters(model.module)
         self.adapted: tuple[str, ...] = ()
         if lora is not None:
-            self.adapted = add_adapters(self.model.module, lora, seed=seed)
+            try:
+                self.adapted = add_adapters(self.model.module, lora, seed=seed)
+            except PluginError as err:
+                if not named:
+                    raise
+                raise UsageError(f"--lora-targets: {err.message}", hint=err.hint) from err
         else:
             n_bytes = 4 * sum(p.numel() for p in self._before.values())
             if n_bytes > MOST_NETWORK_BYTES:

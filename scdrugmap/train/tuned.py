@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scdrugmap import __version__
-from scdrugmap.errors import DataError, PluginError
+from scdrugmap.errors import DataError, PluginError, UsageError
 from scdrugmap.files import hash_json
 from scdrugmap.model.batching import Network
 from scdrugmap.model.device import peak_memory
@@ -176,15 +176,24 @@ def fit_tuned(
     DataError
         The cells that the model can read have one label only.
     PluginError
-        The targets match nothing, an adapter has no effect, or the network does not change.
+        The model's own targets match nothing, an adapter has no effect, or the network does not
+        change.
     UsageError
-        The network is too large to be stored; a checkpoint of another training.
+        The network is too large to be stored; a checkpoint of another training; targets that the
+        settings name match nothing; no column of samples for a model whose cells see each other.
     """
     loaded = embedder.loaded
     lora = resolve_lora(loaded.spec, settings) if strategy == "lora" else None
     processes = Processes(embedder.device)
     quiet = quiet or processes.number > 0
-    trainee = Trainee(loaded.model, lora, seed=seed, name=loaded.name)
+    if loaded.spec.cell_batching == "group" and embedder.sample is None:
+        raise UsageError(
+            f"{loaded.name} reads the cells of a sample together, and no column of samples is named",
+            hint="name it with --sample, here and in predict: cells then keep the company they "
+            "were trained in",
+        )
+    named = settings.targets is not None
+    trainee = Trainee(loaded.model, lora, seed=seed, name=loaded.name, named=named)
     source, trained, held_out = _stopping_cells(chosen, validation, settings, seed)
     data, trained = _read(embedder, trained, quiet=quiet)
     _require_both_labels(data.y, trained, chosen, loaded.name)
