@@ -16,18 +16,10 @@ from scdrugmap.errors import DataError, PluginError, ResourceError, UsageError
 from scdrugmap.model.parts import Shard
 from scdrugmap.run.cwl import Engine, run_with_engine
 from scdrugmap.run.execute import run_benchmark
+from scdrugmap.run.finish import finish_run
 from scdrugmap.run.plan import make_plan
-from scdrugmap.run.steps import (
-    StepTask,
-    as_output_object,
-    embed_shard,
-    finish_run,
-    join_shards,
-    list_tasks,
-    read_located,
-    run_task,
-    write_plan,
-)
+from scdrugmap.run.steps import embed_shard, join_shards, run_task
+from scdrugmap.run.tasks import StepTask, as_output_object, list_tasks, read_located, write_plan
 from scdrugmap.testing import synthetic_adata
 
 

@@ -36,7 +36,7 @@ splits_option = click.option(
 
 
 def _read(config: Path, data: tuple[Path, ...], weights: tuple[Path, ...]) -> BenchmarkConfig:
-    from scdrugmap.run.steps import read_located
+    from scdrugmap.run.tasks import read_located
 
     return read_located(config, data, weights)
 
@@ -79,7 +79,7 @@ def plan(
 ) -> None:
     """Divide the cells, and list the tasks of all models, protocols and folds."""
     from scdrugmap.files import check_output, write_json
-    from scdrugmap.run.steps import as_output_object, write_plan
+    from scdrugmap.run.tasks import as_output_object, write_plan
 
     if output_object is not None:
         check_output(output_object, overwrite=False, inputs=[config, *data])
@@ -214,7 +214,7 @@ def finish(
     quiet: bool,
 ) -> None:
     """Evaluate what was predicted, and write the folder of the run with its report."""
-    from scdrugmap.run.steps import finish_run
+    from scdrugmap.run.finish import finish_run
 
     finish_run(
         _read(config, data, weights), output, parts=parts, embeddings=embeddings, quiet=quiet

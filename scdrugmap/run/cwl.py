@@ -35,9 +35,10 @@ from scdrugmap.errors import (
 from scdrugmap.files import remove, write_json, write_text
 from scdrugmap.progress import say
 from scdrugmap.run.cwl_tools import STEPS, tool_files, workflow_files
+from scdrugmap.run.finish import relocate
 from scdrugmap.run.journal import CONFIG_FILE, HISTORY_FILE, LOCK_FILE, WORKFLOW_FOLDER, open_folder
 from scdrugmap.run.record import RUN_FILE, read_run
-from scdrugmap.run.steps import relocate, weight_folders
+from scdrugmap.run.tasks import weight_folders
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig

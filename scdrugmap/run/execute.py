@@ -40,7 +40,7 @@ from scdrugmap.run.score import score_jobs
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
     from scdrugmap.run.entries import Entry
-    from scdrugmap.run.steps import Finished
+    from scdrugmap.run.finish import Finished
     from scdrugmap.run.store import Store
 
 METRICS_FILE, REPORT_FILE = "metrics.tsv", "report.html"
