@@ -129,7 +129,7 @@ def test_adapters_of_every_plugin_learn_act_and_are_found_again(name: str, tmp_p
     loaded = load_model(name, settings={"variant": "tiny"}, weights="random")
     before = {key: value.clone() for key, value in loaded.model.module.state_dict().items()}
     settings = FineTuning(max_steps=2, batch_size=4, patience=0, learning_rate=1e-3)
-    how: dict[str, Any] = {"device": "cpu", "min_genes": 1, "quiet": True}
+    how: dict[str, Any] = {"device": "cpu", "min_genes": 1, "quiet": True, "sample": "patient"}
     with open_cells(tmp_path / "small.h5ad") as cells:
         made = train_predictor(
             [cells], splits, fold=0, model=loaded, strategy="lora", tuning=settings, **how
@@ -217,7 +217,8 @@ def test_cell_that_does_not_fit_the_memory_ends_the_training(chosen: list[Chosen
 @pytest.mark.parametrize("spec", [SPEC, GROUP_SPEC], ids=["single", "grouped"])
 def test_token_budget_decides_no_result(chosen: list[Chosen], spec: ModelSpec) -> None:
     wide, narrow = (
-        fit(chosen, spec=spec, token_budget=budget, dropout=False) for budget in (10_000, 70)
+        fit(chosen, spec=spec, token_budget=budget, dropout=False, sample="patient")
+        for budget in (10_000, 70)
     )
     # AdamW divides by the gradient's size: rounding of small gradients is seen in full steps.
     np.testing.assert_allclose(learnt(wide), learnt(narrow), rtol=2e-3, atol=5e-4)
@@ -242,9 +243,21 @@ def test_adapter_without_effect_stops_the_training(chosen: list[Chosen]) -> None
         fit(chosen, fault="reads_weight")
 
 
-def test_targets_that_match_nothing_are_refused(chosen: list[Chosen]) -> None:
-    with pytest.raises(PluginError, match="match none of the"):
+def test_named_targets_that_match_nothing_are_an_error_of_usage(chosen: list[Chosen]) -> None:
+    with pytest.raises(UsageError, match="--lora-targets: .*match none of the"):
         fit(chosen, FineTuning(targets="nothing"))
+
+
+def test_cells_that_see_each_other_need_a_column_of_samples(chosen: list[Chosen]) -> None:
+    with pytest.raises(UsageError, match="no column of samples is named") as caught:
+        fit(chosen, spec=GROUP_SPEC)
+    assert "--sample" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_learning_rate_that_is_no_number_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        FineTuning(learning_rate=value)
 
 
 def test_named_targets_and_sizes_are_used(chosen: list[Chosen]) -> None:

@@ -120,6 +120,14 @@ def test_samples_far_from_the_training_cells_are_named() -> None:
     assert sample_lines(rows, 30)[1].endswith("25% far off")
 
 
+def test_far_samples_of_which_nothing_is_said_are_not_named() -> None:
+    few = cells(5, 3, sample="few")
+    rows = summarise(few, np.ones(5, np.float32))
+    assert rows["state"].tolist() != ["answered"]
+    assert rows["share_outside"].tolist() == [1.0]
+    assert far_notices(rows) == []
+
+
 def test_unknown_distance_is_unknown_for_the_sample() -> None:
     rows = summary(cells(40, 20))
     assert rows["share_outside"].isna().all()

@@ -269,6 +269,8 @@ def test_missing_key_is_named_with_exit_code_2(cli: Callable[..., Result], cohor
         (["--model", "gpt4o_mini", "--set", "topk=3"], "did you mean top_k?"),
         (["--model", "gpt4o_mini", "--set", "template=none"], "there is no template 'none'"),
         (["--model", "gpt4o_mini", "--weights", "x"], "has no weights here"),
+        (["--model", "gpt4o_mini", "--max-cost", "nan"], "'nan' is no number"),
+        (["--model", "gpt4o_mini", "--timeout", "inf"], "'inf' is no number"),
         ([], "give either --predictor or --model"),
     ],
 )
