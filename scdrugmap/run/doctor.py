@@ -151,7 +151,7 @@ def _devices() -> list[dict[str, Any]]:
     import torch
 
     found: list[dict[str, Any]] = [
-        {"name": "cpu", "title": _processor_title(), "memory_bytes": None}
+        {"name": "cpu", "title": processor_title(), "memory_bytes": None}
     ]
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
@@ -163,7 +163,7 @@ def _devices() -> list[dict[str, Any]]:
     return found
 
 
-def _processor_title() -> str:
+def processor_title() -> str:
     """Return the name of the processor where the system tells it."""
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():

@@ -1,0 +1,244 @@
+"""A million cells of 30,000 genes: memory, open files and time of every verb that reads them all.
+
+Each verb runs on files of 100,000 and of 1,000,000 cells with 200 values each, in a process of its
+own whose peak memory the kernel reports. What must hold: the peak stays under 2 GB plus the
+model, the ten times larger file adds no more than what is kept of each cell (name, table of cells,
+answer; at most 600 bytes), and no more files are open.
+
+    python benchmarks/million_cells.py FOLDER [--cells 100000 1000000] [--only CASE]...
+
+FOLDER gets up to 5 GB of files, which are deleted at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[1] / "tests" / "faults" / "results" / "million_cells.json"
+N_GENES, N_KNOWN_GENES, N_EXPRESSED, CHUNK, N_PATIENTS = 30_000, 24_000, 200, 10_000, 20
+TRAINING_CELLS = 2_000
+MOST_BYTES = 2_000_000_000
+MOST_BYTES_PER_CELL = 600
+MOST_OPEN_FILES = 200
+POLL_S = 0.2
+
+CASES = {
+    "check": ("check", "{cells}", "--quiet"),
+    "embed randproj": (
+        *("embed", "{cells}", "--model", "randproj", "-o", "{folder}/embedded.h5ad"),
+        *("--no-cache", "--quiet"),
+    ),
+    "predict randproj + logistic": (
+        *("predict", "{cells}", "--predictor", "{folder}/predictor.zip"),
+        *("-o", "{folder}/predictions.tsv", "--quiet"),
+    ),
+    "embed scgpt tiny, 64 tokens": (
+        *("embed", "{cells}", "--model", "scgpt", "--set", "variant=tiny"),
+        *("--set", "max_length=64", "--weights", "random", "-o", "{folder}/embedded.h5ad"),
+        *("--no-cache", "--quiet"),
+    ),
+}
+"""What the command line is called with, by name."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a verb needed for some cells."""
+
+    cells: int
+    peak_bytes: int
+    most_open_files: int
+    seconds: float
+    cells_per_s: float
+
+    def in_words(self) -> str:
+        """Return a line for people."""
+        return (
+            f"{self.cells:,} cells in {self.seconds:,.0f} s, peak {self.peak_bytes / 1e6:,.0f} MB, "
+            f"{self.most_open_files} open files"
+        )
+
+
+def write_cells(path: Path, n_cells: int) -> None:
+    """Write an h5ad file of made-up counts, a chunk of cells at a time."""
+    import anndata as ad
+    import h5py
+    import numpy as np
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+    from scdrugmap.data.genes import gene_table
+
+    genes = [*gene_table().names("symbol")[:N_KNOWN_GENES]]
+    genes += [f"MADE-UP-{number}" for number in range(N_GENES - N_KNOWN_GENES)]
+    patient = np.arange(n_cells) % N_PATIENTS
+    obs = pd.DataFrame(
+        {
+            "patient": pd.Categorical([f"P{number:02d}" for number in patient]),
+            "response": pd.Categorical(np.where(patient % 2, "sensitive", "resistant")),
+        },
+        index=[f"{number:016d}-1" for number in range(n_cells)],  # as long as a barcode
+    )
+    empty = csr_matrix((n_cells, N_GENES), dtype=np.float32)
+    ad.AnnData(empty, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
+    random = np.random.default_rng(0)
+    step = N_GENES // N_EXPRESSED
+    with h5py.File(path, "r+") as file:
+        matrix = file["X"]
+        for name in ("data", "indices", "indptr"):
+            del matrix[name]
+        size = n_cells * N_EXPRESSED
+        data = matrix.create_dataset("data", (size,), np.float32)
+        indices = matrix.create_dataset("indices", (size,), np.int32)
+        for begin in range(0, n_cells, CHUNK):
+            n = min(CHUNK, n_cells - begin)
+            at = slice(begin * N_EXPRESSED, (begin + n) * N_EXPRESSED)
+            columns = random.integers(0, step, (n, N_EXPRESSED)) + np.arange(N_EXPRESSED) * step
+            indices[at] = columns.ravel()
+            data[at] = 1 + random.poisson(1.0, n * N_EXPRESSED)
+        matrix["indptr"] = np.arange(n_cells + 1, dtype=np.int64) * N_EXPRESSED
+
+
+def watch(command: Sequence[str], n_cells: int, environment: dict[str, str]) -> Measured:
+    """Run a command; look at its open files while it runs and at its peak memory afterwards."""
+    began = time.monotonic()
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    most_open = 0
+    while True:
+        ended, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if ended:
+            break
+        try:
+            most_open = max(most_open, len(os.listdir(f"/proc/{child.pid}/fd")))
+        except OSError:  # it has just ended
+            pass
+        time.sleep(POLL_S)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
+    seconds = time.monotonic() - began
+    return Measured(
+        n_cells,
+        usage.ru_maxrss * 1024,
+        most_open,
+        round(seconds, 1),
+        round(n_cells / seconds),
+    )
+
+
+def prepare(folder: Path, environment: dict[str, str]) -> None:
+    """Train the predictor on a small file of its own."""
+    training, splits = folder / "training.h5ad", folder / "splits.tsv"
+    subprocess.run(
+        [sys.executable, __file__, str(folder), "--write", str(TRAINING_CELLS), str(training)],
+        check=True,
+    )
+    verb = (sys.executable, "-m", "scdrugmap")
+    how = ("--label", "response", "--group", "patient", "--validation", "-o", str(splits))
+    subprocess.run([*verb, "split", str(training), *how, "--quiet"], check=True, env=environment)
+    how = ("--splits", str(splits), "--fold", "0", "--model", "randproj", "--head", "logistic")
+    target = folder / "predictor.zip"
+    subprocess.run(
+        [*verb, "train", str(training), *how, "-o", str(target), "--quiet"],
+        check=True,
+        env=environment,
+    )
+
+
+def measure(folder: Path, sizes: Sequence[int], cases: Sequence[str]) -> dict[str, list[Measured]]:
+    """Run each case on a file of each size; print one line per run."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        **{f"SCDRUGMAP_{name}": str(folder / name) for name in ("CACHE", "WEIGHTS", "DATA")},
+    }
+    prepare(folder, environment)
+    found: dict[str, list[Measured]] = {case: [] for case in cases}
+    for n_cells in sizes:
+        cells = folder / f"{n_cells}.h5ad"
+        # In a child: a process counts the peak memory of the one that starts it as its own.
+        subprocess.run(
+            [sys.executable, __file__, str(folder), "--write", str(n_cells), str(cells)],
+            check=True,
+        )
+        for case in cases:
+            arguments = [word.format(cells=cells, folder=folder) for word in CASES[case]]
+            one = watch([sys.executable, "-m", "scdrugmap", *arguments], n_cells, environment)
+            found[case].append(one)
+            print(f"{case}: {one.in_words()}", flush=True)
+            for made in ("embedded.h5ad", "predictions.tsv"):
+                (folder / made).unlink(missing_ok=True)
+            shutil.rmtree(folder / "CACHE", ignore_errors=True)
+        cells.unlink()
+    return found
+
+
+def judge(found: dict[str, list[Measured]]) -> list[str]:
+    """Return what does not hold, one line each."""
+    broken = []
+    for case, runs in found.items():
+        few, many = runs[0], runs[-1]
+        growth = (many.peak_bytes - few.peak_bytes) / max(1, many.cells - few.cells)
+        if many.peak_bytes > MOST_BYTES:
+            broken.append(f"{case}: peak of {many.peak_bytes:,} bytes")
+        if growth > MOST_BYTES_PER_CELL:
+            broken.append(f"{case}: {growth:,.0f} bytes more for each cell")
+        if many.most_open_files > few.most_open_files + 5:
+            broken.append(f"{case}: {many.most_open_files} files open, {few.most_open_files} before")
+    return broken
+
+
+def main() -> None:
+    """Measure and write the record; the exit code tells whether everything held."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cells", nargs=2, type=int, default=(100_000, 1_000_000))
+    parser.add_argument("--only", action="append", choices=CASES, help="default: all")
+    parser.add_argument("--write", nargs=2, metavar=("CELLS", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.write is not None:
+        write_cells(Path(given.write[1]), int(given.write[0]))
+        return
+
+    from scdrugmap.files import write_json
+    from scdrugmap.run.doctor import processor_title
+
+    given.folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        found = measure(Path(folder), given.cells, given.only or list(CASES))
+    broken = judge(found)
+    for line in broken:
+        print(line)
+    write_json(
+        given.output,
+        {
+            "subject": "Memory and open files of verbs that read a million cells",
+            "tried": len(found),
+            "unit": "verbs",
+            "held": len(found) - len({line.partition(":")[0] for line in broken}),
+            "outcomes": {case: found[case][-1].in_words() for case in found},
+            "details": {case: [asdict(one) for one in runs] for case, runs in found.items()},
+            "command": "make million",
+            "seconds": round(time.monotonic() - began, 1),
+            "machine": {"cpu": processor_title(), "python": platform.python_version()},
+            "notes": "; ".join(broken)
+            or f"{N_GENES:,} genes, {N_EXPRESSED} values per cell; one core; peak of the process",
+        },
+    )
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()
