@@ -34,9 +34,14 @@ _RESOURCE_ERRORS = {
     errno.ENFILE: "too many open files",
     errno.ENOMEM: "out of memory",
 }
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FOLDER_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 _ERRNO_IN_TEXT = re.compile(r"errno = (\d+)")  # how the HDF5 library passes it on
 _MOST_NAME_BYTES = 80  # of the target's name in the temporary one: file systems allow 255 in all
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_TEMPORARY_NAME = re.compile(
+    rf"\.(.+)\.[0-9a-f]{{8}}-\d+-[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}", re.DOTALL
+)
 
 
 def error_number(err: BaseException) -> int:
@@ -49,16 +54,38 @@ def error_number(err: BaseException) -> int:
 
 
 def resource_error(
-    err: BaseException, path: Path, n_bytes: int | None = None
+    err: BaseException, path: Path, n_bytes: int | None = None, *, n_written: int = 0
 ) -> ResourceError | None:
-    """Return the ResourceError that an operating-system error means, or None."""
-    reason = _RESOURCE_ERRORS.get(error_number(err))
+    """Return the ResourceError that an operating-system error means, or None.
+
+    Parameters
+    ----------
+    err : BaseException
+    path : Path
+        File or folder to name; temporary names are told as what they are made for.
+    n_bytes : int, optional
+        What the file needs, if that is known.
+    n_written : int
+        Bytes that it had when the disk was full, where it is not.
+    """
+    number = error_number(err)
+    reason = _RESOURCE_ERRORS.get(number)
     if reason is None:
         return None
-    need = f" ({n_bytes:,} bytes needed)" if n_bytes else ""
+    need = ""
+    if n_bytes:
+        need = f" ({n_bytes:,} bytes needed)"
+    elif n_written and number in _FULL:
+        need = f" (more than {n_written:,} bytes needed)"
     return ResourceError(
-        f"{path}: {reason}{need}", hint="make room or choose another place, then run it again"
+        f"{_told(path)}: {reason}{need}",
+        hint="make room or choose another place, then run it again",
     )
+
+
+def _told(path: Path) -> Path:
+    """Return a path without the names of files under construction."""
+    return Path(*(_TEMPORARY_NAME.sub(r"\1", part) for part in path.parts))
 
 
 def check_output(
@@ -98,7 +125,7 @@ def check_output(
             raise UsageError(f"{target} exists", hint="name another file, or add --overwrite")
         if not target.parent.is_dir():
             raise UsageError(f"the folder {target.parent} does not exist", hint="create it first")
-        with tempfile.TemporaryFile(dir=target.parent):
+        with tempfile.TemporaryFile(dir=target.parent, prefix=".", suffix=TEMPORARY_SUFFIX):
             pass
     except OSError as err:
         raise (resource_error(err, target.parent) or err) from err
@@ -160,16 +187,29 @@ def atomic_path(target: Path, *, n_bytes: int | None = None) -> Iterator[Path]:
         temporary.touch(exist_ok=False)  # not mkstemp, which ignores the umask
         yield temporary
         sync_file(temporary)
+        new = not os.path.lexists(target)
         os.replace(temporary, target)
-        sync_folder(target.parent)
+        try:
+            sync_folder(target.parent)
+        except OSError:
+            if new:
+                remove(target)
+            raise
 
 
 @contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `target` that becomes `target` when the block succeeds.
 
-    Every file in it is flushed first. If `target` has come to exist meanwhile, it stays and the
-    new folder is dropped: two writers of one content-addressed folder write the same.
+    Every file in it is flushed first.
+
+    Parameters
+    ----------
+    target : Path
+    replace : bool
+        Take the place of a folder that is there, which comes back if that fails. Without it a
+        folder that has come to exist meanwhile stays and the new one is dropped: two writers of
+        one content-addressed folder write the same.
 
     Raises
     ------
@@ -183,12 +223,40 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         for path in temporary.iterdir():
             sync_file(path)
         sync_folder(temporary)
+        if replace and target.exists():
+            _swap(temporary, target)
+        else:
+            try:
+                temporary.rename(target)
+            except OSError as err:
+                if err.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+        sync_folder(target.parent)
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    """Put a folder in the place of another; if that fails, the other is back where it was."""
+    with _construction(target, None) as aside:
+        target.rename(aside)
         try:
             temporary.rename(target)
-        except OSError as err:
-            if err.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise
-        sync_folder(target.parent)
+        except OSError:
+            aside.rename(target)
+            raise
+
+
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """Give a folder beside an output for files on the way to it; it is removed in the end.
+
+    Raises
+    ------
+    ResourceError
+        Disk full, no permission and the like; names the path.
+    """
+    with _construction(Path(beside), None) as temporary:
+        temporary.mkdir()
+        yield temporary
 
 
 @contextmanager
@@ -203,7 +271,8 @@ def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
     except (OSError, RuntimeError) as err:  # HDF5 raises RuntimeError when closing fails
         named = getattr(err, "filename", None)
         ours = named is None or str(named) in (str(temporary), str(target))
-        failed = resource_error(err, target if ours else Path(str(named)), n_bytes)
+        place = target if ours else Path(str(named))
+        failed = resource_error(err, place, n_bytes, n_written=_size(temporary))
         if failed is None:
             raise
         raise failed from err
@@ -221,6 +290,15 @@ def _tidy(folder: Path, prefix: str) -> None:
             found = pattern.fullmatch(path.name)
             if found and not _lives(int(found[1])):
                 remove(path)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of the files in a folder, as far as they can be told."""
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
+            return path.stat().st_size
+        return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
+    return 0
 
 
 def _lives(process: int) -> bool:
@@ -242,6 +320,16 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
+def reserve(path: Path) -> None:
+    """Take the room on the disk that a file of holes pretends to have.
+
+    Writing into a hole through a memory map ends the process when the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
+
+
 def sync_file(path: Path) -> None:
     """Flush a file's content to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -252,12 +340,19 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename survives a power loss."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    """Flush a folder's entries to the disk, so that a rename survives a power loss.
+
+    Folders that may be written to but not read, and file systems that cannot flush one, are let be.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as err:
+        if err.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 def write_text(target: Path, text: str) -> None:

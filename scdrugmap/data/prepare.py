@@ -6,7 +6,6 @@ import fnmatch
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from scdrugmap.data.download import hash_file
 from scdrugmap.data.gene_rows import read_gene_rows
 from scdrugmap.data.recipe import Annotations, Recipe, Source, read_recipe
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.files import atomic_path, canonical_json, check_output, check_room
+from scdrugmap.files import atomic_path, canonical_json, check_output, check_room, scratch_folder
 from scdrugmap.progress import say
 
 if TYPE_CHECKING:
@@ -100,8 +99,8 @@ def prepare_series(
     used: dict[str, str] = {}
     pieces = []
     for part in recipe.sources:
-        with _files(part, folder, used) as paths:
-            pieces.append(_read(part, paths))
+        with _files(part, folder, output, used) as paths:
+            pieces.append(_read(part, paths, output))
         say(f"{part.file}: {pieces[-1].n_obs:,} cells, {pieces[-1].n_vars:,} genes", quiet=quiet)
     adata = _join(pieces, recipe, quiet=quiet)
     if recipe.annotations is not None:
@@ -114,8 +113,8 @@ def prepare_series(
 
 
 @contextmanager
-def _files(part: Source, folder: Path, used: dict[str, str]) -> Iterator[list[Path]]:
-    """Give the files of a part; those of an archive lie in a temporary folder."""
+def _files(part: Source, folder: Path, output: Path, used: dict[str, str]) -> Iterator[list[Path]]:
+    """Give the files of a part; those of an archive lie in a temporary folder beside the output."""
     if not part.archive:
         paths = _matching(part, [p for p in folder.iterdir() if p.is_file()], folder)
         used.update({path.name: hash_file(path) for path in paths})
@@ -124,9 +123,9 @@ def _files(part: Source, folder: Path, used: dict[str, str]) -> Iterator[list[Pa
     (archive,) = _one([p for p in folder.iterdir() if p.is_file()], part.archive, folder)
     if archive.name not in used:
         used[archive.name] = hash_file(archive)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".scdrugmap-") as place:
-        _unpack(archive, part.file, Path(place))
-        yield _matching(part, list(Path(place).iterdir()), archive)
+    with scratch_folder(output) as place:
+        _unpack(archive, part.file, place)
+        yield _matching(part, list(place.iterdir()), archive)
 
 
 def _unpack(archive: Path, pattern: str, place: Path) -> None:
@@ -180,7 +179,7 @@ def _there(paths: Sequence[Path]) -> str:
     return f"it has: {', '.join(names[:_MOST_LISTED]) or 'nothing'}{more}"
 
 
-def _read(part: Source, paths: Sequence[Path]) -> AnnData:
+def _read(part: Source, paths: Sequence[Path], output: Path) -> AnnData:
     import anndata
     import pandas as pd
 
@@ -192,7 +191,7 @@ def _read(part: Source, paths: Sequence[Path]) -> AnnData:
             var=pd.DataFrame(index=pd.Index(table.genes, dtype=object)),
         )
     else:
-        adata = _converted(part, paths)
+        adata = _converted(part, paths, output)
     if not adata.var_names.is_unique:
         adata = _first_of_each(adata)
     for column, value in part.obs.items():
@@ -200,22 +199,22 @@ def _read(part: Source, paths: Sequence[Path]) -> AnnData:
     return adata
 
 
-def _converted(part: Source, paths: Sequence[Path]) -> AnnData:
+def _converted(part: Source, paths: Sequence[Path], output: Path) -> AnnData:
     """Read what `scdrugmap convert` reads."""
     import anndata
 
     from scdrugmap.data.convert import convert
 
-    with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=".scdrugmap-") as place:
+    with scratch_folder(output) as place:
         source = paths[0]
         if part.layout == "10x_folder":
-            source = Path(place) / "10x"
+            source = place / "10x"
             source.mkdir()
             for path in paths:
                 kind = next(kind for kind in _TENX if _is_kind(path.name, kind))
                 shutil.copyfile(path, source / (kind + (".gz" if path.suffix == ".gz" else "")))
-        convert(source, Path(place) / "cells.h5ad", compress=False, quiet=True)
-        return anndata.read_h5ad(Path(place) / "cells.h5ad")
+        convert(source, place / "cells.h5ad", compress=False, quiet=True)
+        return anndata.read_h5ad(place / "cells.h5ad")
 
 
 def _first_of_each(adata: AnnData) -> AnnData:

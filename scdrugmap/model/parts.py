@@ -183,7 +183,11 @@ def names_digest(names: np.ndarray) -> str:
 
 def write_part(values: np.ndarray, status: np.ndarray, folder: Path) -> None:
     """Write the files of a part into its folder of the store."""
-    np.save(folder / _VALUES, np.ascontiguousarray(values, "<f4"))
+    values = np.ascontiguousarray(values, "<f4")
+    with open(folder / _VALUES, "wb") as handle:  # as numpy.save, which hides why a write failed
+        header = np.lib.format.header_data_from_array_1_0(values)
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(values.tobytes())
     unusable = {word: np.flatnonzero(status == word).tolist() for word in set(status) - {""}}
     (folder / _STATUS).write_text(json.dumps(unusable, sort_keys=True), "utf-8")
 

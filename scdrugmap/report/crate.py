@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scdrugmap.errors import UsageError, WeightsError
-from scdrugmap.files import atomic_path, hash_file
+from scdrugmap.files import atomic_path, hash_file, scratch_folder
 from scdrugmap.report.citations import Citation, bibtex, citation_file, citations
 from scdrugmap.report.export import file_name
 from scdrugmap.report.run_tables import read_tables
@@ -98,10 +97,10 @@ def write_crate(run_folder: Path, output: Path) -> None:
         },
     )
     crate.root_dataset["mentions"] = action
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".crate-") as place:
+    with scratch_folder(output) as place:
         crate.write(place)
         with atomic_path(output) as temporary:
-            _zip(Path(place), temporary, ended)
+            _zip(place, temporary, ended)
 
 
 def _files(folder: Path) -> Iterator[Path]:

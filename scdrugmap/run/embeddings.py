@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from scdrugmap.errors import DataError
-from scdrugmap.files import atomic_path, check_room, remove
+from scdrugmap.files import atomic_path, check_room, remove, reserve
 from scdrugmap.model.batching import NO_KNOWN_GENES
 from scdrugmap.tables import read_table, write_table
 
@@ -129,11 +129,13 @@ def write_embeddings(path: Path, jobs: Sequence[EmbeddingJob], rows: CellRows, d
     dim : int
         Width of the embedding.
     """
-    check_room(path, 4 * dim * rows.n_cells)
-    with atomic_path(path) as target:
+    n_bytes = 4 * dim * rows.n_cells
+    check_room(path, n_bytes)
+    with atomic_path(path, n_bytes=n_bytes) as target:
         values = np.lib.format.open_memmap(
             target, mode="w+", dtype=np.float32, shape=(rows.n_cells, dim)
         )
+        reserve(target)
         for job in jobs:
             names = job.cells.names
             for part in job.run(job.plan()):
