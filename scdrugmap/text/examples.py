@@ -25,7 +25,11 @@ EXAMPLES_FILE = "examples.json"
 
 
 class KeptExample(BaseModel):
-    """An example as a predictor holds it: no name, no counts, its origin only as a hash."""
+    """An example as a predictor holds it: no name, no counts, its origin only as a hash.
+
+    The hash tells a query's own sample from others. It hides a name from the reader's eye, not from
+    someone who tries names: predictors with examples go where their cells may go.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,7 @@
-"""A predictor: one zip file that holds all that was learnt, and nothing of anybody's cells."""
+"""A predictor: one zip file that holds all that was learnt.
+
+Of anybody's cells it holds nothing, but for the examples that a few-shot prompt shows.
+"""
 
 from __future__ import annotations
 
