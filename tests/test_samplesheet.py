@@ -11,6 +11,7 @@ import pytest
 
 from scdrugmap.data.samplesheet import read_samplesheet
 from scdrugmap.errors import DataError, UsageError
+from scdrugmap.evaluation.tables import read_splits
 from scdrugmap.testing import synthetic_adata
 
 OBS = pd.DataFrame(
@@ -129,6 +130,49 @@ def test_a_benchmark_is_described_by_a_sheet_alone(cohort: Path, cli: Callable) 
     assert record["datasets"][0]["facets"]["drug"] == ["paclitaxel"]
     again = cli("benchmark", run / "config.yaml", "-o", run)
     assert again.code == 0, again.err
+
+
+def test_a_split_is_described_by_a_sheet_as_a_benchmark_is(cohort: Path, cli: Callable) -> None:
+    words = ["--sensitive", "PR", "--resistant", "PD", "--folds", 2]
+    splits, run = cohort.parent / "splits.tsv", cohort.parent / "run"
+    done = cli("split", "--samplesheet", cohort, *words, "-o", splits)
+    assert done.code == 0, done.err
+    table = read_splits(splits)
+    assert set(table["sample"]) == {f"s{number}P0{n}" for number in range(4) for n in (1, 2)}
+    assert set(table["donor"]) == {f"d{name}" for name in table["sample"]}
+    assert "drug" in table
+    ran = cli(
+        *("benchmark", "--samplesheet", cohort, *words, "--models", "constant", "--seeds", 0),
+        *("--controls", "none", "-o", run),
+    )
+    assert ran.code == 0, ran.err
+    assert (
+        table["split_id"].iloc[0] == read_splits(run / "splits-pooled-group.tsv.gz")["split_id"][0]
+    )
+
+
+def test_what_the_command_line_says_wins_over_the_sheet(cohort: Path, cli: Callable) -> None:
+    words = ["--sensitive", "PR", "--resistant", "PD", "--folds", 2]
+    output = cohort.parent / "two.tsv"
+    inputs = [cohort.parent / f"pool{number}.h5ad" for number in (0, 1)]
+    done = cli("split", *inputs, "--samplesheet", cohort, *words, "--group", "pool", "-o", output)
+    assert done.code == 0, done.err
+    table = read_splits(output)
+    assert set(table["dataset"]) == {"pool0", "pool1"}
+    assert (table["donor"] == table["sample"]).all()
+
+
+def test_a_split_without_files_or_without_label_says_what_is_missing(
+    cohort: Path, cli: Callable
+) -> None:
+    output = cohort.parent / "none.tsv"
+    for words in (["--label", "label"], [cohort.parent / "pool0.h5ad"]):
+        done = cli("split", *words, "-o", output)
+        assert done.code == 2
+        assert "name the files and --label COLUMN, or a --samplesheet" in done.err
+    missing = cli("split", "--samplesheet", cohort.parent / "no.csv", "-o", output)
+    assert missing.code == 2
+    assert "no.csv cannot be read" in missing.err
 
 
 def test_a_file_that_the_sheet_does_not_name_is_refused(sheet: Path) -> None:

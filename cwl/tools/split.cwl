@@ -34,7 +34,7 @@ inputs:
   label:
     type: string
     inputBinding: {prefix: --label}
-    doc: Column of obs with the response.
+    doc: Column of obs with the response; needed unless a samplesheet has it.
   sensitive:
     type: string?
     inputBinding: {prefix: --sensitive}

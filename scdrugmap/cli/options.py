@@ -38,6 +38,12 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
 )
 
+mismatch_option = click.option(
+    "--allow-mismatch",
+    is_flag=True,
+    help="Go on with another version of the model, or other weights, than in training.",
+)
+
 cell_options = compose(
     click.option("--layer", help="Where the values are: X, raw, or the name of a layer."),
     click.option(
@@ -57,11 +63,13 @@ cell_options = compose(
 )
 """How to read cells: become keyword arguments of ``open_cells`` through :func:`cell_arguments`."""
 
-label_options = compose(
-    click.option("--label", required=True, help="Column of obs with the response."),
+label_words = compose(
     click.option("--sensitive", metavar="A[,B]", help="Labels that mean sensitive."),
     click.option("--resistant", metavar="C[,D]", help="Labels that mean resistant."),
     click.option("--drop", metavar="E[,F]", help="Labels of cells to set aside."),
+)
+label_options = compose(
+    click.option("--label", required=True, help="Column of obs with the response."), label_words
 )
 
 model_options = compose(

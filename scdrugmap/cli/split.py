@@ -12,13 +12,14 @@ from scdrugmap.cli.options import (
     cell_arguments,
     cell_options,
     json_option,
-    label_options,
+    label_words,
     output_option,
     overwrite_option,
     print_json,
     quiet_option,
     split_list,
 )
+from scdrugmap.errors import UsageError
 from scdrugmap.evaluation.protocols import FEW_SHOT, PROTOCOLS, SHOTS
 
 _NAMES = [name for name in PROTOCOLS if not name.startswith(FEW_SHOT)]
@@ -28,8 +29,17 @@ _NAMES = [name for name in PROTOCOLS if not name.startswith(FEW_SHOT)]
     epilog="Example: scdrugmap split cohort.h5ad --label response --group patient --folds 5 "
     "-o splits.tsv"
 )
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=PATH)
-@label_options
+@click.argument("inputs", nargs=-1, metavar="[INPUT...]", type=PATH)
+@click.option(
+    "--samplesheet",
+    type=PATH,
+    metavar="CSV",
+    help="Table with a line per sample: file, label, donor, ...; instead of INPUT and columns.",
+)
+@click.option(
+    "--label", help="Column of obs with the response; needed unless a samplesheet has it."
+)
+@label_words
 @click.option("--group", metavar="COLUMN", help="Column of donors: patients, animals, cultures.")
 @click.option("--sample", metavar="COLUMN", help="Column of samples [default: the group].")
 @click.option("--study", metavar="COLUMN", help="Column of studies [default: the file's name].")
@@ -80,21 +90,10 @@ _NAMES = [name for name in PROTOCOLS if not name.startswith(FEW_SHOT)]
 @quiet_option
 def command(
     inputs: tuple[Path, ...],
-    label: str,
+    samplesheet: Path | None,
     sensitive: str | None,
     resistant: str | None,
     drop: str | None,
-    group: str | None,
-    sample: str | None,
-    study: str | None,
-    dataset: str | None,
-    cell_line: str | None,
-    control: str | None,
-    tissue: str | None,
-    cancer_type: str | None,
-    drug_type: str | None,
-    drug: str | None,
-    collection: str | None,
     protocol: str,
     targets: tuple[str, ...],
     shots: int | None,
@@ -107,7 +106,7 @@ def command(
     overwrite: bool,
     as_json: bool,
     quiet: bool,
-    **reading: Any,
+    **given: Any,
 ) -> None:
     """Divide labelled cells into folds, and write which cell is trained on and which is tested.
 
@@ -123,27 +122,24 @@ def command(
     from scdrugmap.files import check_output
     from scdrugmap.progress import say
 
-    check_output(output, overwrite=overwrite, inputs=inputs)
+    arguments = cell_arguments(given)
+    if samplesheet is not None:
+        inputs, given = _described(samplesheet, inputs, given, arguments)
+    if not inputs or given["label"] is None:
+        raise UsageError(
+            "name the files and --label COLUMN, or a --samplesheet",
+            hint="as in: scdrugmap split cohort.h5ad --label response --group patient -o splits.tsv",
+        )
+    sheets = [] if samplesheet is None else [samplesheet]
+    check_output(output, overwrite=overwrite, inputs=[*inputs, *sheets])
     protocol = _with_shots(protocol, shots, shot_unit)
     get_protocol(protocol)
-    arguments = cell_arguments(reading)
     design = read_design(
         inputs,
-        label=label,
         labels=LabelMap.parse(split_list(sensitive), split_list(resistant), split_list(drop)),
-        group=group,
-        sample=sample,
-        study=study,
-        dataset=dataset,
-        cell_line=cell_line,
-        control=control,
-        tissue=tissue,
-        cancer_type=cancer_type,
-        drug_type=drug_type,
-        drug=drug,
-        collection=collection,
         where=arguments.pop("where"),
         cell_arguments=arguments,
+        **given,
     )
     split = make_split(
         design,
@@ -172,9 +168,19 @@ def command(
         )
 
 
+def _described(
+    samplesheet: Path, inputs: tuple[Path, ...], given: dict[str, Any], arguments: dict[str, Any]
+) -> tuple[tuple[Path, ...], dict[str, Any]]:
+    """Return files and columns as a samplesheet says them; what the user says himself wins."""
+    from scdrugmap.data.samplesheet import read_samplesheet
+
+    sheet = arguments["sheet"] = read_samplesheet(samplesheet)
+    own = {name: column for name, column in given.items() if column is not None}
+    return inputs or sheet.files, {**given, **sheet.columns(), **own}
+
+
 def _with_shots(protocol: str, shots: int | None, unit: str | None) -> str:
     """Return the protocol that ``few-shot --shots N --shot-unit U`` means."""
-    from scdrugmap.errors import UsageError
     from scdrugmap.evaluation.protocols import few_shot_name
 
     if protocol == FEW_SHOT:

@@ -86,6 +86,8 @@ class Tool:
         Options and arguments that name what is read; one item's type, where several are taken.
     not_exposed : dict of str to str
         Options that are no inputs, each with the reason.
+    needs : tuple of str
+        Options that must be given, since what could stand for them is not exposed.
     always : tuple of str
         What stands on every command line.
     extra : dict
@@ -101,6 +103,7 @@ class Tool:
     writes: tuple[Written, ...]
     reads: Mapping[str, Any]
     not_exposed: Mapping[str, str]
+    needs: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     ram_mib: int = 2048
@@ -219,7 +222,7 @@ def _input(tool: Tool, name: str, parameter: click.Parameter) -> dict[str, Any]:
         made["type"] = array if parameter.required else ["null", array]
         made["inputBinding"] = {}
     else:
-        required = parameter.required and written is None
+        required = (parameter.required or name in tool.needs) and written is None
         made["type"] = kind if required or default is not None else _optional(kind)
         made["inputBinding"] = binding
     if default is not None:

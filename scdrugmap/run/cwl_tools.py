@@ -69,7 +69,12 @@ TOOLS = (
         ("split",),
         writes=(Written("output", "splits", "splits.tsv"),),
         reads={"inputs": CELLS},
-        not_exposed={**_HIDDEN, **_NO_JSON},
+        not_exposed={
+            **_HIDDEN,
+            **_NO_JSON,
+            "samplesheet": "it names files by their place, and engines move them",
+        },
+        needs=("label",),
         ram_mib=4096,
     ),
     Tool(
