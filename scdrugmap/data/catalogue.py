@@ -279,7 +279,7 @@ def _registered() -> dict[str, DatasetSpec]:
         specs = [DatasetSpec.model_validate(item) for item in listed]
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, ValidationError) as err:
+    except (ValueError, TypeError, RecursionError, ValidationError) as err:
         raise DataError(
             f"{path} is no list of datasets: {str(err).splitlines()[0]}",
             hint="mend it, or move it away and register the datasets again",

@@ -223,7 +223,7 @@ def _resumable(part: Path, about: Path, url: str) -> tuple[int, str]:
         known = json.loads(about.read_text("utf-8"))
         if known["url"] == url and known["version"]:
             return part.stat().st_size, known["version"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return 0, ""
 

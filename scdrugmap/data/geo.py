@@ -265,7 +265,7 @@ def read_record(folder: Path, accession: str) -> dict[str, dict[str, Any]]:
         return {str(name): dict(facts) for name, facts in files.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
         raise DataError(
             f"{path} is damaged: {str(err).splitlines()[0]}",
             hint="move the folder away and fetch the series again",

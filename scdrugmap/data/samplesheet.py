@@ -31,6 +31,7 @@ REQUIRED = ("file", "label")
 taken over into obs as they are."""
 
 _NEAR = 0.75
+_MOST_SHOWN = 80
 _OPTIONS = ("study", "tissue", "cancer_type", "drug_type", "drug", "collection")
 
 
@@ -176,10 +177,13 @@ def read_samplesheet(source: Path) -> Samplesheet:
         raise UsageError(f"{source} cannot be read: {err}") from err
     delimiter = "\t" if source.suffix == ".tsv" else ","
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey="")
-    header = [name.strip() for name in reader.fieldnames or ()]
-    _check_header(source, header, delimiter)
-    reader.fieldnames = header
-    lines = tuple(_lines(source, header, reader))
+    try:
+        header = [name.strip() for name in reader.fieldnames or ()]
+        _check_header(source, header, delimiter)
+        reader.fieldnames = header
+        lines = tuple(_lines(source, header, reader))
+    except csv.Error as err:
+        raise DataError(f"{source}, line {reader.line_num + 1} cannot be read: {err}") from err
     if not lines:
         raise DataError(f"{source} has a header but no sample", hint="add one line per sample")
     _check_together(source, lines)
@@ -217,12 +221,7 @@ def _lines(source: Path, header: list[str], reader: csv.DictReader[str]) -> Iter
                     f"{source}, line {number}, {name}: the value is missing",
                     hint="leave the whole line out, or fill it in",
                 )
-        path = source.parent / Path(values.pop("file")).expanduser()
-        if not path.exists():
-            raise DataError(
-                f"{source}, line {number}, file: {path} does not exist",
-                hint="paths are relative to the folder of the sheet",
-            )
+        path = _file(source, number, values.pop("file"))
         column = values.pop("column", "")
         sample = values.pop("sample", "") or ("" if column else path.name.split(".")[0])
         if not sample:
@@ -232,6 +231,24 @@ def _lines(source: Path, header: list[str], reader: csv.DictReader[str]) -> Iter
             )
         donor = values.pop("donor", "") or sample
         yield Line(number, path, sample, column, {"donor": donor, **values})
+
+
+def _file(source: Path, number: int, name: str) -> Path:
+    """Return the file that a line names, relative to the folder of the sheet."""
+    try:
+        path = source.parent / Path(name).expanduser()
+        found = path.exists()
+    except (OSError, RuntimeError) as err:  # too long a name; the home of nobody
+        reason = getattr(err, "strerror", "") or err
+        raise DataError(
+            f"{source}, line {number}, file: {name[:_MOST_SHOWN]!r} is no path: {reason}"
+        ) from err
+    if not found:
+        raise DataError(
+            f"{source}, line {number}, file: {path} does not exist",
+            hint="paths are relative to the folder of the sheet",
+        )
+    return path
 
 
 def _check_together(source: Path, lines: tuple[Line, ...]) -> None:

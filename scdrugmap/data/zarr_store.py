@@ -139,7 +139,7 @@ def _is_array(name: str, raw: bytes) -> bool:
 def _check_node(name: str, raw: bytes, where: str) -> None:
     try:
         document = json.loads(raw)
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise DataError(f"{where}: {name} is not JSON: {err}", hint="the store is damaged") from err
     if not isinstance(document, dict) or not _is_array(name, raw):
         return

@@ -312,7 +312,7 @@ def read_records(file: h5py.File, where: str) -> dict[str, dict[str, Any]]:
             continue
         try:
             record = json.loads(group[key].asstr()[()])
-        except (ValueError, AttributeError, TypeError) as err:
+        except (ValueError, AttributeError, TypeError, RecursionError) as err:
             raise DataError(
                 f"{where}: uns/{UNS}/{key} is no record", hint="embed the cells again"
             ) from err

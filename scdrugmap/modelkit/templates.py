@@ -311,5 +311,5 @@ def _parse(text: str, where: str) -> Template:
             f"{where} is no template: {place + ': ' if place else ''}{first['msg']}",
             hint=f"see {FOLDER} for examples",
         ) from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise UsageError(f"{where} is no proper JSON: {err}") from err

@@ -337,7 +337,7 @@ def _verify(path: Path, kind: str, key: str) -> str:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(manifest, dict) or not {"format", "kind", "key", "files", "record"} <= set(
         manifest

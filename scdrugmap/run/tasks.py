@@ -103,7 +103,7 @@ def read_task(path: Path) -> StepTask:
         return StepTask.of(record)
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror}") from err
-    except (ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
         raise DataError(
             f"{path} is no task of a benchmark", hint="give a file of the plan's tasks"
         ) from err

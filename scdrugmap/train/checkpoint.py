@@ -76,7 +76,7 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             record, course = json.loads(metadata["record"]), json.loads(metadata["course"])
-        except (SafetensorError, OSError, KeyError, ValueError) as err:
+        except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as err:
             raise DataError(
                 f"{self.path} is damaged: {err}", hint="begin anew with --overwrite"
             ) from err

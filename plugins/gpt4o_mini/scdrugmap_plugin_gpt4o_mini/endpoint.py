@@ -276,7 +276,7 @@ class Endpoint:
             failure = self._translated(
                 err.status_code, self._clean(err.message), str(err.code or ""), err.response.headers
             )
-        except ValueError:  # a truncated body: no error of the client library
+        except (ValueError, RecursionError):  # a truncated body: no error of the client library
             failure = TemporaryError("the reply is broken", billed=True)
         raise failure  # outside of the handlers: their errors hold the request, key included
 
