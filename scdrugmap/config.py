@@ -119,4 +119,7 @@ def _validated(values: dict[str, Any], *, folder: Path, raw: Any, where: str) ->
 
 def _join(base: Path, path: str) -> Path:
     """Return a path below `base` without dots; a link keeps its name, which names the dataset."""
-    return Path(os.path.normpath(base / Path(path).expanduser()))
+    try:
+        return Path(os.path.normpath(base / Path(path).expanduser()))
+    except (RuntimeError, ValueError) as err:  # the home of nobody; a NUL
+        raise UsageError(f"{path[:80]!r} is no path: {err}") from err

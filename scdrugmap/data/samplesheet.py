@@ -238,7 +238,7 @@ def _file(source: Path, number: int, name: str) -> Path:
     try:
         path = source.parent / Path(name).expanduser()
         found = path.exists()
-    except (OSError, RuntimeError) as err:  # too long a name; the home of nobody
+    except (OSError, RuntimeError, ValueError) as err:  # too long; the home of nobody; a NUL
         reason = getattr(err, "strerror", "") or err
         raise DataError(
             f"{source}, line {number}, file: {name[:_MOST_SHOWN]!r} is no path: {reason}"
