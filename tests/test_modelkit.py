@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 from torch import nn
 
 import scdrugmap.modelkit as modelkit
@@ -24,7 +25,9 @@ from scdrugmap.modelkit import (
     Traits,
     bind_genes,
     cell_keys,
+    columns_of,
     generator,
+    known_values,
     load_strict,
     pad,
     pool_mean,
@@ -403,3 +406,13 @@ def test_randomize_redraws_everything_and_lets_the_outer_module_decide() -> None
     assert float(first.plain.matrix.std().detach()) == pytest.approx(0.02, rel=0.1)
     assert first.plain.scale_weight.tolist() == [1, 1, 1]
     assert first.plain.shift.tolist() == [0, 0, 0]
+
+
+def test_columns_of_ids_and_the_values_of_known_genes() -> None:
+    ids = np.array([2, -1, 0, 2], np.int64)
+    assert columns_of(ids, 4).tolist() == [2, -1, 0, -1]
+    rows = sparse.csr_matrix(np.array([[5, 6, 7, 0], [0, 8, 0, 0]], np.float32))
+    known = known_values(rows, np.array([2, -1, 0, -1]), 3)
+    assert known.toarray().tolist() == [[7, 0, 5], [0, 0, 0]]
+    assert known.indices.tolist() == [0, 2]
+    assert known.dtype == np.float64

@@ -13,6 +13,8 @@ from scdrugmap.cli.options import (
     cell_options,
     device_option,
     json_option,
+    label_words,
+    mismatch_option,
     output_option,
     overwrite_option,
     parse_weights,
@@ -88,9 +90,7 @@ from scdrugmap.errors import UsageError
 )
 @click.option("--sample", metavar="COLUMN", help="Column of samples [default: that of training].")
 @click.option("--label", metavar="COLUMN", help="Column of obs with the response.")
-@click.option("--sensitive", metavar="A[,B]", help="Labels that mean sensitive.")
-@click.option("--resistant", metavar="C[,D]", help="Labels that mean resistant.")
-@click.option("--drop", metavar="E[,F]", help="Labels of cells to set aside.")
+@label_words
 @click.option(
     "--de-unit",
     "unit",
@@ -114,11 +114,7 @@ from scdrugmap.errors import UsageError
     metavar="[MODEL=]DIR",
     help="Folder of a model's weights, if they are not where weights are kept.",
 )
-@click.option(
-    "--allow-mismatch",
-    is_flag=True,
-    help="Go on with another version of the model, or other weights, than in training.",
-)
+@mismatch_option
 @click.option("--min-genes", type=int, help="Fewest known genes to go on with.")
 @device_option
 @click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens in a batch.")

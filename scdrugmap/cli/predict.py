@@ -12,6 +12,7 @@ from scdrugmap.cli.options import (
     cell_arguments,
     cell_options,
     device_option,
+    mismatch_option,
     overwrite_option,
     parse_settings,
     parse_weights,
@@ -84,11 +85,7 @@ from scdrugmap.errors import UsageError
     metavar="LEVEL",
     help="Level of the conformal sets, 0.5 to 0.99 [default: 0.9, if the predictor has any].",
 )
-@click.option(
-    "--allow-mismatch",
-    is_flag=True,
-    help="Go on with another version of the model, or other weights, than in training.",
-)
+@mismatch_option
 @click.option("--dataset", metavar="COLUMN", help="Column of datasets, if given to split.")
 @click.option(
     "--drug", metavar="NAME", help="Drug of interest; warns if it is not the trained one."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         resolve_precision,
     )
     from scdrugmap.modelkit.binding import bind_genes, synthetic_vocabulary
+    from scdrugmap.modelkit.columns import columns_of, known_values
     from scdrugmap.modelkit.contract import CellModel, Coverage, SequenceModel, Tokenizer, Traits
     from scdrugmap.modelkit.gene_list import read_gene_list
     from scdrugmap.modelkit.keys import KeyMap, load_strict, randomize, seeded
@@ -60,6 +61,8 @@ _NAMES = {
     "load_strict": "scdrugmap.modelkit.keys",
     "randomize": "scdrugmap.modelkit.keys",
     "seeded": "scdrugmap.modelkit.keys",
+    "columns_of": "scdrugmap.modelkit.columns",
+    "known_values": "scdrugmap.modelkit.columns",
     "Attention": "scdrugmap.modelkit.layers",
     "FeedForward": "scdrugmap.modelkit.layers",
     "PostNormLayer": "scdrugmap.modelkit.layers",
@@ -108,10 +111,12 @@ __all__ = [
     "arithmetic",
     "bind_genes",
     "cell_keys",
+    "columns_of",
     "default_budget",
     "free_memory",
     "generator",
     "is_out_of_memory",
+    "known_values",
     "load_strict",
     "load_template",
     "matrix_shape",

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from scdrugmap.errors import DataError
-from scdrugmap.modelkit import Coverage, Tokens, bind_genes
+from scdrugmap.modelkit import Coverage, Tokens, bind_genes, columns_of, known_values
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
     from scdrugmap.modelkit import Genes
 
 SCALE = 1e4
@@ -59,9 +60,7 @@ class Tokenizer:
         """Find the model's genes among the columns of a file."""
         places, coverage = bind_genes(self.genes, genes, "symbol")
         self._places = places.astype(np.int32)
-        self._columns = np.full(len(self.genes) + N_SPECIALS, -1, np.int32)
-        known = np.flatnonzero(places >= 0)
-        self._columns[places[known]] = known
+        self._columns = columns_of(places, len(self.genes) + N_SPECIALS)
         return coverage
 
     def encode(self, rows: csr_matrix, cells: np.ndarray, draw: int = 0) -> Tokens:
@@ -87,7 +86,7 @@ class Tokenizer:
         DataError
             Counts are to be levels, and a cell has fractional values.
         """
-        known = self._known(rows)
+        known = known_values(rows, self._places, len(self.genes))
         n_cells = known.shape[0]
         cell = np.repeat(np.arange(n_cells), np.diff(known.indptr))
         levels = self._levels(known.data, cell, cells)
@@ -112,18 +111,6 @@ class Tokenizer:
             {"level": level, "gene": gene, "count": count, "column": self._columns.take(gene)},
             {"usable": n_genes > 0},
         )
-
-    def _known(self, rows: csr_matrix) -> csr_matrix:
-        """Return the values of known genes, (n_cells, n) float64, by ascending position."""
-        places = self._places.take(rows.indices)
-        kept = places >= 0
-        upto = np.concatenate([[0], np.cumsum(kept)])
-        known = csr_matrix(
-            (rows.data[kept].astype(np.float64), places[kept], upto[rows.indptr]),
-            shape=(rows.shape[0], len(self.genes)),
-        )
-        known.sort_indices()
-        return known
 
     def _levels(self, values: np.ndarray, cell: np.ndarray, names: np.ndarray) -> np.ndarray:
         """Return the level of each value of a cell, (m,) uint8."""

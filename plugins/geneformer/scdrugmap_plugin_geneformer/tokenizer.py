@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scdrugmap.modelkit import Coverage, Tokens
+from scdrugmap.modelkit import Coverage, Tokens, columns_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -66,9 +66,7 @@ class Tokenizer:
         names = zip(genes.ensembl, genes.published, genes.symbol, strict=True)
         self._ids = np.array([self._token(*of_gene) for of_gene in names], np.int64)
         matched = self._ids >= 0
-        known = np.flatnonzero(matched)[::-1]  # the first column of a token is set last
-        self._columns = np.full(len(self._medians), -1, np.int32)
-        self._columns[self._ids[known]] = known
+        self._columns = columns_of(self._ids, len(self._medians))
         return Coverage(len(genes), int(matched.sum()), len(self.genes), matched)
 
     def _token(self, ensembl: str, published: str, symbol: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from scdrugmap.modelkit import Coverage, Tokens, bind_genes
+from scdrugmap.modelkit import Coverage, Tokens, bind_genes, columns_of
 
 if TYPE_CHECKING:
     from scdrugmap.modelkit import Genes
@@ -37,9 +37,7 @@ class Tokenizer:
     def bind(self, genes: Genes) -> Coverage:
         """Find the model's genes among the columns of a file."""
         self._places, coverage = bind_genes(self.genes, genes, "symbol")
-        self._columns = np.full(len(self.genes) + 1, -1, np.int32)
-        known = np.flatnonzero(self._places >= 0)
-        self._columns[self._places[known]] = known
+        self._columns = columns_of(self._places, len(self.genes) + 1)
         return coverage
 
     def encode(self, rows: csr_matrix, cells: np.ndarray, draw: int = 0) -> Tokens:

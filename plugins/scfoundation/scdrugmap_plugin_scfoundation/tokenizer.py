@@ -12,12 +12,20 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
-from scdrugmap.modelkit import Coverage, Tokens, bind_genes, rank_tokens
+from scdrugmap.modelkit import (
+    Coverage,
+    Tokens,
+    bind_genes,
+    columns_of,
+    known_values,
+    rank_tokens,
+)
 from scdrugmap_plugin_scfoundation import split_resolution
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
     from scdrugmap.modelkit import Genes
     from scdrugmap_plugin_scfoundation import Options
 
@@ -49,9 +57,7 @@ class Tokenizer:
         """Find the model's genes among the columns of a file."""
         ids, coverage = bind_genes(self.genes, genes, "symbol")
         self._ids = ids.astype(np.int32)
-        self._columns = np.full(len(self.genes) + N_DEPTHS, -1, np.int32)
-        known = np.flatnonzero(ids >= 0)
-        self._columns[ids[known]] = known
+        self._columns = columns_of(ids, len(self.genes) + N_DEPTHS)
         return coverage
 
     def encode(self, rows: csr_matrix, cells: np.ndarray, draw: int = 0) -> Tokens:
@@ -71,7 +77,7 @@ class Tokenizer:
             Per token ``id`` (int32), ``value`` (float32) and ``column`` (int32): S, T, and the
             genes by ascending id.
         """
-        known = self._known(rows)
+        known = known_values(rows, self._ids, len(self.genes))
         n_cells = known.shape[0]
         cell = np.repeat(np.arange(n_cells), np.diff(known.indptr))
         total = np.bincount(cell, known.data, n_cells)  # (n,) float64, all known genes
@@ -95,18 +101,6 @@ class Tokenizer:
             {"id": token, "value": value, "column": self._columns.take(token)},
             {"usable": n_genes > 0},
         )
-
-    def _known(self, rows: csr_matrix) -> csr_matrix:
-        """Return the values of known genes, (n_cells, n) float64, by ascending token id."""
-        ids = self._ids.take(rows.indices)
-        kept = ids >= 0
-        upto = np.concatenate([[0], np.cumsum(kept)])
-        known = csr_matrix(
-            (rows.data[kept].astype(np.float64), ids[kept], upto[rows.indptr]),
-            shape=(rows.shape[0], len(self.genes)),
-        )
-        known.sort_indices()
-        return known
 
     def _is_log(self, values: np.ndarray, cell: np.ndarray, n_cells: int) -> np.ndarray:
         """Return for each cell whether its values are log-normalised, not counts: (n,) bool."""

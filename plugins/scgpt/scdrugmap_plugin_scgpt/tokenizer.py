@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scdrugmap.modelkit import Coverage, Tokens, bind_genes, cell_keys, sample_tokens, token_keys
+from scdrugmap.modelkit import (
+    Coverage,
+    Tokens,
+    bind_genes,
+    cell_keys,
+    columns_of,
+    sample_tokens,
+    token_keys,
+)
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -60,9 +68,7 @@ class Tokenizer:
         """Find the vocabulary's genes among the columns of a file."""
         ids, coverage = bind_genes(self.genes, genes, "symbol")
         self._ids = ids.astype(np.int32)
-        self._columns = np.full(self._n_tokens, -1, np.int32)
-        known = np.flatnonzero(ids >= 0)
-        self._columns[ids[known]] = known
+        self._columns = columns_of(ids, self._n_tokens)
         return coverage
 
     def encode(self, rows: csr_matrix, cells: np.ndarray, draw: int = 0) -> Tokens:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from scdrugmap.errors import DataError
-from scdrugmap.modelkit import Coverage, Tokens, bind_genes, cell_keys, token_keys
+from scdrugmap.modelkit import Coverage, Tokens, bind_genes, cell_keys, columns_of, token_keys
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -83,9 +83,7 @@ class Tokenizer:
         """Find the species' genes among the columns of a file, upper and lower case alike."""
         ids, coverage = bind_genes(self.genes, genes, "symbol", fold_case=True)
         self._ids = ids.astype(np.int32)
-        self._columns = np.full(len(self._at), -1, np.int32)
-        known = np.flatnonzero(ids >= 0)
-        self._columns[ids[known]] = known
+        self._columns = columns_of(ids, len(self._at))
         return coverage
 
     def encode(self, rows: csr_matrix, cells: np.ndarray, draw: int = 0) -> Tokens:
