@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from scdrugmap.errors import WeightsError
-from scdrugmap.files import hash_file
+from scdrugmap.hashes import FileRecord, file_record, forget_hashes
 from scdrugmap.modelkit.published import PublishedFolder
+
+__all__ = [
+    "CONFIG",
+    "MANIFEST",
+    "TENSORS",
+    "VOCABULARY",
+    "FileRecord",
+    "Manifest",
+    "file_record",
+    "forget_hashes",
+    "read_manifest",
+]
 
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 VOCABULARY = "vocabulary.json"
 TENSORS = "model.safetensors"
-
-
-class FileRecord(BaseModel):
-    """Hash and size of one file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str
-    n_bytes: int
 
 
 class Manifest(BaseModel):
@@ -46,6 +50,36 @@ class Manifest(BaseModel):
     imported_at: str
     scdrugmap: str
 
+    @field_validator("published")
+    @classmethod
+    def _inside(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        _refuse_unsafe(files)
+        return files
+
+    @field_validator("files")
+    @classmethod
+    def _ours(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        expected = (CONFIG, VOCABULARY, TENSORS)
+        if sorted(files) != sorted(expected):
+            raise ValueError(f"it names {_shown(files)}, expected {_shown(expected)}")
+        return files
+
+
+def _refuse_unsafe(names: Iterable[str]) -> None:
+    """Raise ValueError for names that leave the folder, or are one on disks that ignore case."""
+    seen: dict[str, str] = {}
+    for name in names:
+        parts = name.replace("\\", "/").split("/")
+        if not all(parts) or {".", ".."} & set(parts) or ":" in name or "\0" in name:
+            raise ValueError(f"{name[:80]!r} is no path inside the folder")
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise ValueError(f"{other[:80]!r} and {name[:80]!r} differ in case only")
+
+
+def _shown(names: Iterable[str]) -> str:
+    return ", ".join(sorted(repr(name[:80]) for name in names)[:5]) or "nothing"
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an imported folder.
@@ -53,7 +87,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     WeightsError
-        It is missing or damaged.
+        It is missing or damaged, or names files outside the folder.
     """
     try:
         return Manifest.model_validate(PublishedFolder(folder).json(MANIFEST))
@@ -63,21 +97,3 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder / MANIFEST}: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}",
             hint="import the weights again",
         ) from err
-
-
-_hashed: dict[Path, tuple[tuple[int, int, int], FileRecord]] = {}
-
-
-def file_record(path: Path) -> FileRecord:
-    """Hash a file; the same one (by inode, size and time of change) once per process."""
-    path = path.resolve()
-    state = path.stat()
-    seen = (state.st_ino, state.st_size, state.st_mtime_ns)
-    if path not in _hashed or _hashed[path][0] != seen:
-        _hashed[path] = (seen, FileRecord(sha256=hash_file(path), n_bytes=state.st_size))
-    return _hashed[path][1]
-
-
-def forget_hashes() -> None:
-    """Hash every file again when it is used next."""
-    _hashed.clear()

@@ -16,19 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scdrugmap.errors import WeightsError
+from scdrugmap.pickle_depth import TupleDepth
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_BYTES = 64 * 2**20
 _MAX_DEPTH = 32
+_LONGEST_REASON = 300  # characters: reasons may quote the file
 
 _REFUSED = frozenset(
     {
+        "ADDITEMS",
         "BINPERSID",
+        "EMPTY_SET",
         "EXT1",
         "EXT2",
         "EXT4",
+        "FROZENSET",
         "INST",
         "NEWOBJ",
         "NEWOBJ_EX",
@@ -48,13 +53,14 @@ _DAMAGE = (
     EOFError,
     LookupError,
     MemoryError,
+    RecursionError,
     TypeError,
     ValueError,
     pickle.UnpicklingError,
 )
 
 
-def load(path: Path) -> Any:
+def load(path: Path, at: Path | None = None) -> Any:
     """Read a pickle of dicts, lists, texts, numbers and number arrays.
 
     NumPy scalars become Python numbers, tuples and ordered dicts stay what they look like.
@@ -63,6 +69,8 @@ def load(path: Path) -> Any:
     ----------
     path : Path
         File of at most 64 MiB.
+    at : Path, optional
+        Where it is open already; messages name `path`.
 
     Returns
     -------
@@ -73,15 +81,16 @@ def load(path: Path) -> Any:
     WeightsError
         The pickle holds anything else (it is not run), is damaged, or is too large.
     """
-    n_bytes = path.stat().st_size
+    at = at or path
+    n_bytes = at.stat().st_size
     if n_bytes > MAX_BYTES:
         raise WeightsError(f"{path} has {n_bytes:,} bytes; at most {MAX_BYTES:,} are read")
     try:
-        return loads(path.read_bytes())
+        return loads(at.read_bytes())
     except _DAMAGE as err:
         raise WeightsError(
             f"{path} holds more than dictionaries of numbers and texts, or is damaged; nothing in "
-            f"it was run: {' '.join(str(err).split())}",
+            f"it was run: {' '.join(str(err).split())[:_LONGEST_REASON]}",
             hint="fetch the file again from its authors",
         ) from err
 
@@ -99,12 +108,14 @@ def loads(data: bytes) -> Any:
 
 
 def _look_through(data: bytes) -> None:
-    """Refuse instructions that make objects, and memo numbers that reserve gigabytes."""
+    """Refuse instructions that make objects or sets, deep tuples, and gigabytes of memo."""
+    depth = TupleDepth()
     for number, (instruction, argument, _) in enumerate(pickletools.genops(data)):
         if instruction.name in _REFUSED:
             raise pickle.UnpicklingError(f"instruction {instruction.name}")
         if instruction.name.endswith("PUT") and isinstance(argument, int) and argument > number:
             raise pickle.UnpicklingError(f"memo number {argument}")
+        depth.follow(instruction, argument)
 
 
 class _Name:
@@ -129,7 +140,8 @@ class _Kind:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
-            raise pickle.UnpicklingError(f"values of type {code!r}")
+            kind = repr(code[:80]) if isinstance(code, str) else type(code).__name__
+            raise pickle.UnpicklingError(f"values of type {kind}")
         self.code, self.order = code, "="
 
     def __setstate__(self, state: Any) -> None:

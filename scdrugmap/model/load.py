@@ -23,6 +23,7 @@ from scdrugmap.weights import (
     NO_WEIGHTS,
     RANDOM_WEIGHTS,
     WeightsRecord,
+    build_network,
     find_weights,
     open_weights,
 )
@@ -110,7 +111,6 @@ def load_model(
     spec = get_registry().model(model) if isinstance(model, str) else model
     chosen = _options(spec, options, settings or {})
     folder = find_weights(spec, weights, variant=chosen.variant)
-    build = load_object(spec.factory)
     if folder is None:
         if randomize is not None:
             raise UsageError(
@@ -118,9 +118,12 @@ def load_model(
                 hint="use --weights random alone, or name a folder",
             )
         record = RANDOM_WEIGHTS if spec.needs_weights else NO_WEIGHTS
-        return LoadedModel(spec, chosen, record, build(chosen, None, seed), seed)
-    content, record = open_weights(spec, folder, variant=chosen.variant)
-    built: CellModel = build(chosen, content, seed)
+        untrained: CellModel = load_object(spec.factory)(chosen, None, seed)
+        return LoadedModel(spec, chosen, record, untrained, seed)
+    # A folder that was found by a name must hold what has that name; one that was given, may not.
+    variant = chosen.variant if weights is not None else spec.variant(chosen.variant).name
+    content, record = open_weights(spec, folder, variant=variant)
+    built = build_network(spec, chosen, content, record.opened, seed)
     if randomize is not None:
         from scdrugmap.modelkit import randomize as draw_anew
 

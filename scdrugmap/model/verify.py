@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scdrugmap.errors import WeightsError
-from scdrugmap.manifest import CONFIG, MANIFEST, TENSORS, VOCABULARY, file_record, forget_hashes
+from scdrugmap.hashes import forget_hashes
+from scdrugmap.manifest import MANIFEST
 from scdrugmap.model.load import load_model
 from scdrugmap.weights import open_weights, weight_set
 
@@ -64,10 +65,8 @@ def verify_weights(spec: ModelSpec, folder: Path, *, variant: str = "") -> Verif
     loaded = load_model(spec, settings={"variant": variant}, weights=folder)
     n_named, cells = _try_cells(loaded, folder)
     known = {file.path: file.sha256 for file in weight_set(spec, variant).files}
-    ours = {name: folder / name for name in (CONFIG, VOCABULARY, TENSORS)}
     files = {}
-    for name, path in (ours if imported else record.paths).items():
-        found = file_record(path)
+    for name, (_, found) in record.opened.items():
         state = "as_imported" if imported else _state(found.sha256, known.get(name))
         files[name] = {**found.model_dump(), "state": state}
     return Verification(

@@ -101,18 +101,31 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -
         if unexpected:
             parts.append(f"{len(unexpected)} tensors do not belong here: {_list(unexpected)}")
         raise WeightsError(f"{source}: {'; '.join(parts)}")
-    wrong = []
-    for key, want in expected.items():
-        have = tensors[key]
-        if have.shape != want.shape:
-            wrong.append(f"{key} is {tuple(have.shape)}, expected {tuple(want.shape)}")
-        elif have.dtype.is_floating_point != want.dtype.is_floating_point:
-            wrong.append(f"{key} is {have.dtype}, expected {want.dtype}")
-        elif have.dtype.is_floating_point and not bool(torch.isfinite(have).all()):
-            wrong.append(f"{key} holds NaN or infinite values")
+    misfits = {key: _misfit(tensors[key], want) for key, want in expected.items()}
+    wrong = [f"{key} {why}" for key, why in misfits.items() if why]
     if wrong:
         raise WeightsError(f"{source}: {len(wrong)} tensors do not fit: {_list(wrong)}")
     module.load_state_dict(dict(tensors), strict=True)
+
+
+def _misfit(have: Tensor, want: Tensor) -> str:
+    """Say why a tensor cannot become a parameter; empty if it can without loss of meaning."""
+    if have.shape != want.shape:
+        return f"is {tuple(have.shape)}, expected {tuple(want.shape)}"
+    if _family(have.dtype) != _family(want.dtype):
+        return f"is {have.dtype}, expected {want.dtype}"
+    kept = have.to(want.dtype)  # what is finite in 64 bits may not be in 32
+    if kept.dtype.is_floating_point:
+        return "" if bool(torch.isfinite(kept).all()) else "holds NaN or infinite values"
+    if kept.dtype != have.dtype and not torch.equal(kept.to(have.dtype), have):
+        return f"holds numbers that {want.dtype} cannot"
+    return ""
+
+
+def _family(kind: torch.dtype) -> str:
+    if kind == torch.bool:
+        return "bool"
+    return "floating" if kind.is_floating_point else "complex" if kind.is_complex else "integer"
 
 
 def _list(names: Sequence[str]) -> str:

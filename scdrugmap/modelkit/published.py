@@ -6,42 +6,32 @@ A plugin's ``read_published(folder, variant)`` turns a :class:`PublishedFolder` 
 
 from __future__ import annotations
 
-import json
-import pickle
-import tokenize
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from scdrugmap.errors import WeightsError
 from scdrugmap.files import resource_error
+from scdrugmap.hashes import FileRecord, file_record, file_state
+from scdrugmap.modelkit.published_files import (
+    read_array,
+    read_json,
+    read_safetensors,
+    read_text,
+    read_torch,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-MAX_JSON_BYTES = 256 * 2**20
-MAX_HEADER_BYTES = 16 * 2**20
-MAX_TENSORS = 50_000
-_MOST_SHARING = 2  # tensors of a file may overlap (tied weights are stored once), but not more
+_DESCRIPTORS = Path("/proc/self/fd")  # where Linux shows open files under their number
 
-# What torch, zipfile and json raise on damaged or hostile files, as seen with torch 2.13.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -66,12 +56,19 @@ class Weights:
     source: str
 
 
+class OpenedFile(NamedTuple):
+    """A file that was read: where it lies, and what it was."""
+
+    path: Path
+    record: FileRecord
+
+
 @dataclass
 class PublishedFolder:
     """A folder of weights as its authors ship it.
 
-    Files are opened by their path inside the folder; symbolic links may not lead out of it. Every
-    file that was read is remembered in ``opened``, so that its hash can be recorded.
+    Files are opened by their path inside the folder; symbolic links may not lead out of it. A file
+    is opened once, hashed and read through the same descriptor, and remembered in ``opened``.
 
     Parameters
     ----------
@@ -80,7 +77,7 @@ class PublishedFolder:
     """
 
     root: Path
-    opened: dict[str, Path] = field(default_factory=dict)
+    opened: dict[str, OpenedFile] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
@@ -98,10 +95,43 @@ class PublishedFolder:
         Raises
         ------
         WeightsError
-            It is missing, or a link that leads out of the folder.
+            It is missing, a link that leads out of the folder, has a twin whose name differs in
+            case only, or is not what it was when it was read before.
         ResourceError
             It may not be read.
         """
+        with self._open(name) as (path, _):
+            return path
+
+    def record(self, name: str) -> FileRecord:
+        """Return hash and size of a file; see :meth:`path` for the errors."""
+        self.path(name)
+        return self.opened[name].record
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[tuple[Path, Path]]:
+        """Open and hash a file; give its path, and the path under which the open file is read."""
+        path = self._inside(name)
+        try:
+            # What is no plain file (it may have become a pipe just now) must not make us wait.
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except OSError as err:
+            raise (resource_error(err, path) or self._missing(name)) from err
+        try:
+            before = file_state(descriptor)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise self._missing(name)
+            opened = OpenedFile(path, file_record(path, descriptor))
+            if self.opened.setdefault(name, opened) != opened:
+                raise _changed(path)
+            open_file = _DESCRIPTORS / str(descriptor)
+            yield path, open_file if open_file.exists() else path
+            if not path.exists() or file_state(path) != before:
+                raise _changed(path)
+        finally:
+            os.close(descriptor)
+
+    def _inside(self, name: str) -> Path:
         root = self.root.resolve()
         path = (root / name).resolve()
         if not path.is_relative_to(root):
@@ -110,18 +140,29 @@ class PublishedFolder:
                 hint=f"copy the files themselves: cp -rL {self.root} FOLDER",
             )
         if not path.is_file():
-            there = ", ".join(sorted(entry.name for entry in self.root.iterdir())[:12])
+            raise self._missing(name)
+        twins = sorted(
+            entry.name
+            for entry in (root / name).parent.iterdir()
+            if entry.name.casefold() == Path(name).name.casefold()
+        )
+        if len(twins) > 1:
             raise WeightsError(
-                f"{self.root}: {name} is missing (there is: {there or 'nothing'})",
-                hint="fetch all files of the model into one folder",
+                f"{self.root}: {' and '.join(twins)} differ in case only",
+                hint="keep the one that the authors ship",
             )
-        try:
-            with path.open("rb"):
-                pass
-        except OSError as err:
-            raise (resource_error(err, path) or err) from err
-        self.opened[name] = path
         return path
+
+    def _missing(self, name: str) -> WeightsError:
+        there = ", ".join(sorted(entry.name for entry in self.root.iterdir())[:12])
+        return WeightsError(
+            f"{self.root}: {name} is missing (there is: {there or 'nothing'})",
+            hint="fetch all files of the model into one folder",
+        )
+
+    def _read(self, name: str, read: Callable[[Path, Path], Content]) -> Content:
+        with self._open(name) as (path, at):
+            return read(path, at)
 
     def names(self, pattern: str) -> list[str]:
         """Return the files that match a glob pattern, as sorted paths inside the folder."""
@@ -155,214 +196,47 @@ class PublishedFolder:
         WeightsError
             It is missing, too large, or no UTF-8 text.
         """
-        return read_text(self.path(name))
+        return self._read(name, read_text)
 
     def json(self, name: str) -> Any:
         """Read a JSON file; see :func:`read_json` for the errors."""
-        return read_json(self.path(name))
+        return self._read(name, read_json)
 
     def torch(self, name: str) -> Any:
         """Read what ``torch.save`` wrote; see :func:`read_torch` for the errors."""
-        return read_torch(self.path(name))
+        return self._read(name, read_torch)
 
     def safetensors(self, name: str) -> dict[str, Tensor]:
         """Read a safetensors file; see :func:`read_safetensors` for the errors."""
-        return read_safetensors(self.path(name))
+        return self._read(name, read_safetensors)
 
     def array(self, name: str) -> np.ndarray:
         """Read a ``.npy`` file; see :func:`read_array` for the errors."""
-        return read_array(self.path(name))
+        return self._read(name, read_array)
 
     def pickle(self, name: str) -> Any:
         """Read a pickled dictionary; see :func:`scdrugmap.safe_pickle.load` for the errors."""
         from scdrugmap.safe_pickle import load
 
-        return load(self.path(name))
+        return self._read(name, load)
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file of at most 256 MiB.
+def check_unchanged(opened: Mapping[str, OpenedFile]) -> None:
+    """Refuse what was read if one of its files is another by now.
 
-    Raises
-    ------
-    WeightsError
-        It is larger, or no UTF-8 text.
-    """
-    n_bytes = path.stat().st_size
-    if n_bytes > MAX_JSON_BYTES:
-        raise WeightsError(f"{path} has {n_bytes:,} bytes; at most {MAX_JSON_BYTES:,} are read")
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as err:
-        raise WeightsError(f"{path} is no UTF-8 text: {err}") from err
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    Tensors are memory-mapped: they are read when they are used.
 
     Raises
     ------
     WeightsError
-        It is damaged, too large, or names a key twice.
+        A file is gone or has other content.
     """
-    try:
-        return json.loads(read_text(path), object_pairs_hook=_distinct, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as err:
-        raise WeightsError(
-            f"{path} is no proper JSON: {err}", hint="was the download complete?"
-        ) from err
+    for path, record in opened.values():
+        if not path.is_file() or file_record(path) != record:
+            raise _changed(path)
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{twice!r} occurs twice")
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def read_torch(path: Path) -> Any:
-    """Read what ``torch.save`` wrote: tensors, numbers and texts in dicts and lists; no code.
-
-    Tensors are memory-mapped where the file allows it.
-
-    Raises
-    ------
-    WeightsError
-        The file holds anything else (it is not run), is damaged or compressed, or a tensor claims
-        more elements than are stored.
-    """
-    import torch
-
-    try:
-        zipped = zipfile.is_zipfile(path)
-        if zipped:
-            with zipfile.ZipFile(path) as archive:
-                if any(entry.compress_type for entry in archive.infolist()):
-                    raise WeightsError(
-                        f"{path} is a compressed archive", hint="save it again with torch.save"
-                    )
-        with warnings.catch_warnings():
-            # Of the pickle protocol and of old storage classes; the content is checked below.
-            warnings.simplefilter("ignore", UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except pickle.UnpicklingError as err:
-        reason = str(err).split("Check the documentation")[0]
-        raise WeightsError(
-            f"{path} holds more than tensors, or is damaged; nothing in it was run: {_line(reason)}",
-            hint="of a whole saved model, export the tensors: torch.save(model.state_dict(), FILE)",
-        ) from err
-    except _DAMAGE as err:
-        raise WeightsError(
-            f"{path} cannot be read ({path.stat().st_size:,} bytes): {_line(err)}",
-            hint="was the download complete?",
-        ) from err
-    tensors = dict(_tensors(content, ""))
-    total = 0
-    for name, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise WeightsError(f"{path}: {name} is no plain tensor ({tensor.layout})")
-        n_bytes = tensor.numel() * tensor.element_size()
-        total += n_bytes
-        if n_bytes > tensor.untyped_storage().nbytes():
-            raise WeightsError(
-                f"{path}: {name} claims {n_bytes:,} bytes, "
-                f"{tensor.untyped_storage().nbytes():,} are stored"
-            )
-    if total > _MOST_SHARING * path.stat().st_size:
-        raise WeightsError(
-            f"{path}: its tensors claim {total:,} bytes, the file has {path.stat().st_size:,}"
-        )
-    return content
-
-
-def _tensors(content: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield all tensors of nested dicts and lists with their dotted names."""
-    import torch
-
-    if isinstance(content, torch.Tensor):
-        yield name or "the file", content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield from _tensors(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(content, list | tuple):
-        for number, value in enumerate(content):
-            yield from _tensors(value, f"{name}.{number}" if name else str(number))
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, memory-mapped.
-
-    Raises
-    ------
-    WeightsError
-        Its header is too large, names too many tensors, or promises other bytes than there are.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    _check_header(path)
-    try:
-        with safe_open(path, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, *_DAMAGE) as err:
-        raise WeightsError(
-            f"{path} cannot be read: {_line(err)}", hint="was the download complete?"
-        ) from err
-
-
-def _check_header(path: Path) -> None:
-    """Look at a safetensors header before the library does: 300,000 empty tensors take a minute."""
-    n_bytes = path.stat().st_size
-    with path.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        if n_bytes < 8 or length > n_bytes - 8:
-            raise WeightsError(
-                f"{path} has {n_bytes:,} bytes and should have more",
-                hint="was the download complete?",
-            )
-        if length > MAX_HEADER_BYTES:
-            raise WeightsError(
-                f"{path}: its header has {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read"
-            )
-        header = handle.read(length)
-    try:
-        entries = json.loads(header)
-        entries.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        complete = int(8 + length + end)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
-        raise WeightsError(f"{path}: its header is damaged: {_line(err)}") from err
-    if len(entries) > MAX_TENSORS:
-        raise WeightsError(
-            f"{path} names {len(entries):,} tensors; at most {MAX_TENSORS:,} are read"
-        )
-    if complete != n_bytes:
-        raise WeightsError(
-            f"{path} has {n_bytes:,} bytes and should have {complete:,}",
-            hint="was the download complete?",
-        )
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Read a ``.npy`` file of numbers or texts, memory-mapped; objects are refused.
-
-    Raises
-    ------
-    WeightsError
-        It holds objects, or is damaged.
-    """
-    import numpy as np
-
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (SyntaxError, tokenize.TokenError, *_DAMAGE) as err:
-        raise WeightsError(f"{path} cannot be read as an array: {_line(err)}") from err
-
-
-def _line(err: object) -> str:
-    return " ".join(str(err).split())[:300]
+def _changed(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path} was changed while it was read", hint="wait until it is copied, then try again"
+    )

@@ -22,8 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scdrugmap.errors import WeightsError
-from scdrugmap.modelkit import PublishedFolder, published
-from scdrugmap.modelkit.published import (
+from scdrugmap.modelkit import PublishedFolder
+from scdrugmap.modelkit import published_files as published
+from scdrugmap.modelkit.published_files import (
     read_array,
     read_json,
     read_safetensors,
