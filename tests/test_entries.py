@@ -100,6 +100,27 @@ def test_strategies_of_one_model_win_over_those_of_all() -> None:
     assert set(found) == {("randproj", "frozen"), ("scgpt", "lora")}
 
 
+def test_a_model_whose_cells_see_each_other_is_not_fine_tuned_without_samples() -> None:
+    models = ("cellplm", "scgpt")
+    config = config_of(models=models, strategies=("frozen", "lora"), group=None, controls=False)
+    found, notices = list_entries(config)
+    assert {(entry.name, entry.strategy) for entry in found} == {
+        ("cellplm", "frozen"),
+        ("scgpt", "frozen"),
+        ("scgpt", "lora"),
+    }
+    reason = "it reads the cells of a sample together, and no column of samples is named"
+    assert notices == (f"cellplm is left out of the strategy lora: {reason}",)
+    for fields in (
+        {"strategies": ("lora",)},
+        {"overrides": {"cellplm": {"strategies": ["full"]}}},
+    ):
+        with pytest.raises(UsageError, match="no column of samples is named") as caught:
+            list_entries(config_of(models=("cellplm",), group=None, **fields))
+        assert "--sample" in caught.value.hint
+    assert ("cellplm", "lora") in entries(models=models, strategies=("lora",), sample="sample")
+
+
 def test_text_models_are_prompted_by_default() -> None:
     spec = next(s for s in get_registry().models.values() if s.name == "gpt4o_mini")
     reasons = offered(spec)

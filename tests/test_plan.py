@@ -146,3 +146,29 @@ def test_plan_record_is_json(cohort: Path) -> None:
     assert record["n_cells"] == 160
     assert len(record["jobs"]) == 6
     assert record["protocols"][0]["split_id"].startswith("pooled-group-")
+
+
+def test_zero_shot_protocols_say_who_has_no_answer_to_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        synthetic_adata(80, 600, n_patients=4, seed=ord(name)).write_h5ad(tmp_path / f"{name}.h5ad")
+    plan = make_plan(
+        config_of(
+            tmp_path,
+            data=[str(tmp_path / "a.h5ad"), str(tmp_path / "b.h5ad")],
+            models=("constant", "scgpt", "gpt4o_mini"),
+            strategies=("frozen", "lora", "prompt"),
+            weights={"scgpt": "random"},
+            protocols=("zero-shot", "zero-shot-unlabelled"),
+        )
+    )
+    there = {(job.protocol, job.model, job.strategy) for job in plan.jobs}
+    assert there == {
+        ("zero-shot", "constant", "estimator"),
+        ("zero-shot", "scgpt", "frozen"),
+        ("zero-shot", "gpt4o_mini", "prompt"),
+        ("zero-shot-unlabelled", "gpt4o_mini", "prompt"),
+    }
+    text = "\n".join(describe_plan(plan))
+    assert "zero-shot: the encoder stays as it is: without scgpt lora" in text
+    out = "zero-shot-unlabelled: nothing is trained: without constant, scgpt frozen, scgpt lora"
+    assert out in text

@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("report", "Make one HTML file of a finished run."),
     "throughput": ("throughput", "Measure cells per second, memory and machine share."),
     "models": ("models", "List and show models."),
-    "datasets": ("datasets", "List, show, add and simulate datasets."),
+    "datasets": ("datasets", "List, show, add, fetch, prepare and simulate datasets."),
     "plugins": ("plugins", "List, show, check and start plugins."),
     "weights": ("weights", "List, show, import and verify weights."),
     "predictor": ("predictor", "List and show trained predictors."),
@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 EXIT_INTERRUPTED = 130
+_HDF5_CLOSING = "Can't decrement id ref count"
 
 
 class LazyGroup(click.Group):
@@ -103,6 +104,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # works anywhere
+    if not debug:
+        _hush_closing()
     # Output piped into `head` ends quietly; a terminated run unwinds, so that files are tidied.
     signal.signal(signal.SIGTERM, _terminate)
     if hasattr(signal, "SIGHUP"):
@@ -154,6 +157,25 @@ def show_error(message: str, hint: str) -> None:
 def printable(text: str) -> str:
     """Keep control characters of hostile names off the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _hush_closing() -> None:
+    """Keep h5py from showing a traceback for every object of a file that could not be written.
+
+    The error itself is raised and told; objects that are dropped later fail to close once more.
+    """
+    excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
+
+    def show(kind: type[BaseException], err: BaseException, trace: Any) -> None:
+        if _HDF5_CLOSING not in str(err):
+            excepthook(kind, err, trace)
+
+    def show_ignored(ignored: sys.UnraisableHookArgs) -> None:
+        if _HDF5_CLOSING not in str(ignored.exc_value):
+            unraisablehook(ignored)
+
+    if excepthook.__module__ != __name__:
+        sys.excepthook, sys.unraisablehook = show, show_ignored
 
 
 def _terminate(number: int, frame: Any) -> None:

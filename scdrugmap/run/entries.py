@@ -13,6 +13,7 @@ from scdrugmap.config import CONTROLS
 from scdrugmap.errors import PluginError, UsageError
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import Capability, ModelSpec, TextModelSpec
+from scdrugmap.train.settings import FINE_TUNING
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
@@ -28,6 +29,7 @@ _CAPABILITIES = {
     "full": Capability.FINETUNE,
     "prompt": Capability.CLASSIFY,
 }
+_NAME_SAMPLE = "name it with sample (--sample) or group (--group)"
 _CONTROL_OF = {name: control for control, names in CONTROLS.items() for name in names}
 
 
@@ -79,7 +81,7 @@ def list_entries(config: BenchmarkConfig) -> tuple[tuple[Entry, ...], tuple[str,
     registry = get_registry()
     entries: list[Entry] = []
     notices: list[str] = []
-    known = _needs_groups(config)
+    known = _knows_groups(config)
     estimators = [
         *(name for name in config.models if name in registry.estimators),
         *(name for control in config.controls for name in CONTROLS[control]),
@@ -133,6 +135,16 @@ def offered(spec: ModelSpec | TextModelSpec, *, targets: str | None = None) -> d
     return reasons
 
 
+def _ungrouped(
+    config: BenchmarkConfig, spec: ModelSpec | TextModelSpec, reasons: dict[str, str]
+) -> dict[str, str]:
+    """Say of every strategy why a model would offer it if samples were known, and does not."""
+    if not isinstance(spec, ModelSpec) or spec.cell_batching != "group" or _knows_groups(config):
+        return {}
+    reason = "it reads the cells of a sample together, and no column of samples is named"
+    return {strategy: reason for strategy in FINE_TUNING if not reasons[strategy]}
+
+
 def _lora(spec: ModelSpec | TextModelSpec) -> object:
     return spec.lora if isinstance(spec, ModelSpec) else None
 
@@ -143,10 +155,16 @@ def _strategies(
     """Return the strategies of a model, and what to say of those that it does not offer."""
     own = config.overrides.get(spec.name)
     reasons = offered(spec, targets=own.tuning.targets if own else None)
+    ungrouped = _ungrouped(config, spec, reasons)
+    reasons |= ungrouped
     able = [strategy for strategy, reason in reasons.items() if not reason]
     can = f"it offers {', '.join(able)}" if able else "it offers none"
     if own is not None and own.strategies is not None:
         for strategy in own.strategies:
+            if strategy in ungrouped:
+                raise UsageError(
+                    f"{spec.name} {strategy}: {ungrouped[strategy]}", hint=_NAME_SAMPLE
+                )
             if reasons[strategy]:
                 raise PluginError(
                     f"{spec.name} does not offer the strategy {strategy}: {reasons[strategy]}",
@@ -156,6 +174,8 @@ def _strategies(
     if config.strategies is None:
         return (("frozen",) if not reasons["frozen"] else ("prompt",)), []
     chosen = tuple(strategy for strategy in config.strategies if not reasons[strategy])
+    if not chosen and set(config.strategies) & set(ungrouped):
+        raise UsageError(f"{spec.name}: {next(iter(ungrouped.values()))}", hint=_NAME_SAMPLE)
     if not chosen:
         raise PluginError(
             f"{spec.name} offers none of the strategies {', '.join(config.strategies)}: "
@@ -178,7 +198,7 @@ def _permuted(config: BenchmarkConfig, name: str) -> Entry:
     return Entry(f"{name}-permuted", name, "model", "frozen", "permuted", seed, permuted=True)
 
 
-def _needs_groups(config: BenchmarkConfig) -> bool:
+def _knows_groups(config: BenchmarkConfig) -> bool:
     """Whether cells are known to belong together, as some controls need it."""
     return config.group is not None or config.sample is not None
 

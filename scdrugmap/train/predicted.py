@@ -211,9 +211,10 @@ class Predicted:
                 "predictions say nothing about how good the predictor is"
             )
         if self.coverage is not None and self.coverage.n_known:
+            trained = self.info.genes.n_needed  # none where nothing is fitted, as with a question
             lines.append(
-                f"{self.coverage.n_read:,} of the file's {self.coverage.n_file:,} genes are read "
-                f"({self.info.genes.n_needed:,} in training)"
+                f"{self.coverage.n_read:,} of the file's {self.coverage.n_file:,} genes are read"
+                + (f" ({trained:,} in training)" if trained else "")
             )
         if record["domain"]:
             lines.append(
