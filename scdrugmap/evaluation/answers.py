@@ -7,7 +7,7 @@ import pandas as pd
 
 from scdrugmap.data.labels import target
 from scdrugmap.errors import DataError
-from scdrugmap.evaluation.levels import TestCells
+from scdrugmap.evaluation.scores import TestCells, join_notes
 from scdrugmap.evaluation.tables import DRAW, FACETS, TARGET, check_predictions, check_splits
 
 THRESHOLD = 0.5
@@ -190,8 +190,3 @@ def as_test_cells(cells: pd.DataFrame) -> tuple[TestCells, dict[str, np.ndarray]
         draw=draw,
     )
     return test, thresholds
-
-
-def join_notes(*notes: str) -> str:
-    """Join what there is to say by semicolons."""
-    return "; ".join(note for note in notes if note)

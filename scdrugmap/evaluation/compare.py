@@ -18,7 +18,6 @@ from scdrugmap.evaluation.answers import (
     as_test_cells,
     beside_truth,
     join_answers,
-    join_notes,
 )
 from scdrugmap.evaluation.intervals import percentile_interval
 from scdrugmap.evaluation.metrics import METRICS, THRESHOLDED
@@ -31,6 +30,7 @@ from scdrugmap.evaluation.paired import (
     wilcoxon,
 )
 from scdrugmap.evaluation.protocols import PROTOCOLS
+from scdrugmap.evaluation.scores import join_notes
 from scdrugmap.evaluation.standing import (
     FIXED,
     Standing,

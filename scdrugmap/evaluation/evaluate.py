@@ -16,10 +16,10 @@ from scdrugmap.evaluation.answers import (
     as_test_cells,
     beside_truth,
     join_answers,
-    join_notes,
 )
 from scdrugmap.evaluation.levels import score_levels
 from scdrugmap.evaluation.metrics import best_constant
+from scdrugmap.evaluation.scores import join_notes
 from scdrugmap.evaluation.tables import (
     FACET,
     FACETS,

@@ -13,11 +13,9 @@ import numpy as np
 
 from scdrugmap.evaluation.intervals import (
     MIN_GROUPS_FOR_INTERVAL,
-    Interval,
     Resampling,
     draw_cell_metrics,
     draw_sample_metrics,
-    percentile_interval,
     resample,
 )
 from scdrugmap.evaluation.metrics import (
@@ -34,118 +32,17 @@ from scdrugmap.evaluation.metrics import (
     with_skill,
 )
 from scdrugmap.evaluation.sample_figures import Samples, sum_up_samples
+from scdrugmap.evaluation.scores import Level, Score, TestCells, join_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+__all__ = ["Level", "Score", "TestCells", "cell_values", "measure_levels", "score_levels"]
 
 _CELLS, _SAMPLES, _FIRST_DATASET = 1, 2, 3
 """Numbers of random streams; 0 belongs to the groups."""
 _DRAW_STREAMS = 1_000_000
 """Streams of each draw of labelled samples: more than there are datasets."""
-
-
-@dataclass(frozen=True)
-class TestCells:
-    """Predictions of the cells of one test set beside the truth.
-
-    Attributes
-    ----------
-    truth : (n,) bool
-        True for sensitive.
-    p_sensitive : (n,) float64
-        0.5 for cells without an answer.
-    right : dict of str to (n,) bool
-        For each threshold (``fixed``, ``tuned``) whether the call was right; a cell without an
-        answer is wrong.
-    dataset, sample, group, study : (n,) object str or int64
-        Names, or their numbers in the order of names.
-    draw : (n,) int64
-        Which draw of labelled samples the cell was tested in.
-    """
-
-    __test__ = False  # no test case, whatever its name
-
-    truth: np.ndarray
-    p_sensitive: np.ndarray
-    right: dict[str, np.ndarray]
-    dataset: np.ndarray
-    sample: np.ndarray
-    group: np.ndarray
-    study: np.ndarray
-    draw: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.truth)
-
-    def take(self, rows: np.ndarray) -> TestCells:
-        """Return some of the cells."""
-        return TestCells(
-            self.truth[rows],
-            self.p_sensitive[rows],
-            {name: flags[rows] for name, flags in self.right.items()},
-            self.dataset[rows],
-            self.sample[rows],
-            self.group[rows],
-            self.study[rows],
-            self.draw[rows],
-        )
-
-
-@dataclass(frozen=True)
-class Score:
-    """One figure with its interval and what it rests on."""
-
-    level: str
-    metric: str
-    threshold: str
-    value: float
-    ci_low: float
-    ci_high: float
-    n: int
-    n_sensitive: int
-    n_groups: int
-    note: str
-
-
-@dataclass(frozen=True)
-class Level:
-    """All figures of a test set at one level.
-
-    Attributes
-    ----------
-    name : str
-        ``cell``, ``sample`` or ``dataset_macro``.
-    values : mapping of Key to float
-        NaN where not evaluable; `note` says why.
-    drawn : mapping of Key to (draws,) float64
-        In every draw of the bootstrap; empty where there is no interval.
-    size : (int, int, int)
-        Cells (or samples), sensitive ones among them, and groups.
-    note : str
-    """
-
-    name: str
-    values: Mapping[Key, float]
-    drawn: Mapping[Key, np.ndarray]
-    size: tuple[int, int, int]
-    note: str
-
-    def scores(self) -> Iterator[Score]:
-        """Give the figures with their intervals."""
-        for (metric, threshold), value in self.values.items():
-            interval = Interval(np.nan, np.nan)
-            if (metric, threshold) in self.drawn:
-                interval = percentile_interval(self.drawn[metric, threshold])
-            yield Score(
-                self.name,
-                metric,
-                threshold,
-                float(value),
-                interval.low,
-                interval.high,
-                *self.size,
-                _join(self.note, interval.note),
-            )
 
 
 def score_levels(test: TestCells, *, draws: int, seed: int, macro: bool = True) -> list[Score]:
@@ -189,7 +86,7 @@ def _score_cells(test: TestCells, resampling: Resampling | None, reason: str) ->
     if not found.values:
         shortage = _shortage_of_cells(test.take(parts[0].rows))
         return Level("cell", dict.fromkeys(_cell_keys(test), np.nan), {}, _size(test), shortage)
-    note = _join(reason, found.over_draws(len(parts)))
+    note = join_notes(reason, found.over_draws(len(parts)))
     return Level("cell", found.means(), found.drawn_means(), _size(test), note)
 
 
@@ -213,11 +110,11 @@ def _score_samples(test: TestCells, resampling: Resampling | None, reason: str) 
             continue
         stream = _SAMPLES + _DRAW_STREAMS * draw * len(samples.summaries)
         found.add(*_sample_values(samples, rows[samples.first], resampling, stream))
-    note = _join(*dict.fromkeys(notes))
+    note = join_notes(*dict.fromkeys(notes))
     if not found.values:
         keys = dict.fromkeys(_sample_keys(), np.nan)
-        return Level("sample", keys, {}, size, _join(shortages[0], note))
-    note = _join(reason, note, found.over_draws(len(draws)))
+        return Level("sample", keys, {}, size, join_notes(shortages[0], note))
+    note = join_notes(reason, note, found.over_draws(len(draws)))
     return Level("sample", found.means(), found.drawn_means(), size, note)
 
 
@@ -265,11 +162,11 @@ def _score_datasets(test: TestCells, resampling: Resampling | None, reason: str)
     found = _cell_parts(test, [part for part in parts if len(part.rows)], resampling)
     share = f"mean of {len(found.datasets)} of {len(names)} datasets"
     if not found.values:
-        note = _join("not evaluable: no dataset is", share)
+        note = join_notes("not evaluable: no dataset is", share)
         keys = dict.fromkeys(_cell_keys(test), np.nan)
         return Level("dataset_macro", keys, {}, _size(test), note)
     over_draws = f"mean of {len(draws)} draws of labelled samples" * (len(draws) > 1)
-    note = _join(share, over_draws, reason)
+    note = join_notes(share, over_draws, reason)
     return Level("dataset_macro", found.means(), found.drawn_means(), _size(test), note)
 
 
@@ -398,7 +295,3 @@ def _shortage_of_cells(test: TestCells) -> str:
 
 def _both(truth: np.ndarray) -> tuple[int, int]:
     return int(truth.sum()), int((~truth).sum())
-
-
-def _join(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)
