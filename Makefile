@@ -17,7 +17,8 @@ ENGINES_STAMP := $(ENGINES)/.installed
 TEST_ENGINES = SCDRUGMAP_RUNNERS=$(CURDIR)/$(ENGINES)/bin $(PYTEST) -q tests/workflows
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit test-workflows test-node-loss test-scaling cwl lint format docs schema bench wheels clean
+.PHONY: help install demo test test-unit test-workflows test-node-loss test-scaling cwl lint format docs schema bench wheels clean \
+    licences audit sbom fuzz-guided reliability
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -88,8 +89,8 @@ $(GALAXY_STAMP): galaxy_tools/requirements-server.txt galaxy_tools/requirements-
 	$(GALAXY)/planemo/bin/uv pip install --quiet --python $(GALAXY)/planemo/bin/python \
 	    --requirement galaxy_tools/requirements-planemo.txt
 	$(PYTHON) -m venv $(GALAXY)/server
-	$(GALAXY)/planemo/bin/uv pip install --quiet --python $(GALAXY)/server/bin/python --no-deps \
-	    --requirement galaxy_tools/requirements-server.txt
+	$(GALAXY)/planemo/bin/uv pip install --quiet --compile-bytecode --no-deps \
+	    --python $(GALAXY)/server/bin/python --requirement galaxy_tools/requirements-server.txt
 	touch $@
 
 lint-galaxy: $(GALAXY_STAMP)  ## Lint the Galaxy tools (installs planemo and a Galaxy server into .galaxy)
@@ -99,7 +100,7 @@ lint-galaxy: $(GALAXY_STAMP)  ## Lint the Galaxy tools (installs planemo and a G
 test-galaxy: install lint-galaxy  ## Run 12 tests of the Galaxy tools on a real server
 	$(GALAXY_PYTHON) scripts/galaxy_server.py test --quick
 
-test-galaxy-all: install lint-galaxy  ## Run every test of the Galaxy tools, and the workflow
+test-galaxy-all: install lint-galaxy  ## Run every test of the Galaxy tools, and the workflows
 	$(GALAXY_PYTHON) scripts/galaxy_server.py test
 
 docs: install  ## Build the documentation into docs/_build/html
@@ -108,13 +109,45 @@ docs: install  ## Build the documentation into docs/_build/html
 bench: install  ## Measure speed and memory (not part of the tests)
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-wheels: install  ## Build sdist and wheels of the core and of every plugin into dist/
+wheels: install  ## Build sdist and wheels of the core and of every plugin into dist/, always the same bytes
 	rm -rf dist
-	for folder in . $(dir $(PLUGINS)); do \
-	    $(BIN)/python -m build --no-isolation --outdir dist $$folder > /dev/null || exit 1; done
+	$(BIN)/python scripts/build_distributions.py --output dist
 	ls dist
 
+licences: install  ## List the licences of all runtime dependencies; fails on one that does not go with ours
+	$(BIN)/python scripts/check_licences.py
+
+# the tools of the next two targets, apart: they pin what others would fight over
+SUPPLY_CHAIN := .venv-supply-chain
+SUPPLY_CHAIN_STAMP := $(SUPPLY_CHAIN)/.installed
+
+$(SUPPLY_CHAIN_STAMP): scripts/supply_chain_requirements.txt
+	test -x $(SUPPLY_CHAIN)/bin/python || $(PYTHON) -m venv $(SUPPLY_CHAIN)
+	$(SUPPLY_CHAIN)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+audit: $(SUPPLY_CHAIN_STAMP)  ## Look up every pinned version in a database of vulnerabilities; fails if NOT RUN
+	$(SUPPLY_CHAIN)/bin/python scripts/audit_dependencies.py
+
+sbom: wheels $(SUPPLY_CHAIN_STAMP)  ## Write the bill of materials of the core, dist/*.cdx.json (CycloneDX)
+	$(BIN)/python scripts/make_sbom.py --tools $(SUPPLY_CHAIN)/bin/python --wheel dist/scdrugmap-*.whl
+
+# what is tried to break this project; docs/reliability.md says what came out
+HARDENING := $(wildcard tests/bad_inputs tests/faults tests/properties tests/test_forbidden_calls.py \
+    tests/test_supply_chain.py tests/test_safe_pickle.py tests/test_weights*.py tests/test_files.py \
+    tests/test_store.py tests/test_tables.py)
+GUIDED_SECONDS ?= 150
+
+fuzz-guided: install  ## Fuzz our readers of text and pickles, guided by their branches, 150 s each
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris==3.0.0
+	$(BIN)/python tests/faults/guided.py --seconds $(GUIDED_SECONDS)
+
+reliability: install  ## Run the tests of hardening and write docs/reliability.md from them and the long runs
+	mkdir -p build
+	$(PYTEST) -n $(WORKERS) --dist loadfile -q --junitxml build/reliability.xml $(HARDENING)
+	$(BIN)/python scripts/make_reliability_page.py --tests build/reliability.xml
+
 clean:  ## Remove everything that was made
-	rm -rf $(VENV) $(ENGINES) cwl/tests/made build dist runs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) $(SUPPLY_CHAIN) cwl/tests/made build dist runs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name '*.egg-info' -prune -exec rm -rf {} +
 	find . -name __pycache__ -prune -exec rm -rf {} +
