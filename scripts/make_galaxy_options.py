@@ -31,7 +31,8 @@ _WIDTH = 720  # pixels
 _LINE = 120  # characters
 _ALT = (
     "check looks a file over; embed turns cells into vectors; split makes folds; train makes a "
-    "predictor; predict answers for each cell; evaluate scores; explain ranks genes"
+    "predictor; predict answers for each cell; evaluate scores; explain ranks genes; benchmark does "
+    "all that for many models, and report makes a page of it"
 )
 
 

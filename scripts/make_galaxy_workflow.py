@@ -1,4 +1,7 @@
-"""Make galaxy_tools/workflows/benchmark.ga: an estimator and a model, fold by fold, compared.
+"""Make the workflows in galaxy_tools/workflows.
+
+benchmark.ga goes from cells to a report in two steps; steps.ga does the benchmark step by step: an
+estimator and a model, fold by fold, compared.
 
 Runs in the environment of planemo, which has gxformat2 (``make test-galaxy`` makes it).
 """
@@ -13,17 +16,28 @@ from gxformat2.converter import python_to_workflow
 from gxformat2.interface import ImporterGalaxyInterface
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "galaxy_tools" / "workflows" / "benchmark.ga"
+TARGET = ROOT / "galaxy_tools" / "workflows"
 VERSION = "0.1.0+galaxy0"
 FOLDS = 3
 CONNECTED = {"__class__": "ConnectedValue"}
 
-INPUTS = {
+CELLS = {
     "cells": ("data", None, "AnnData with the counts of labelled cells"),
     "label": ("text", "response", "Column with the response"),
     "group": ("text", "patient", "Column of patients: no patient is on both sides of a fold"),
+}
+STEP_INPUTS = {
+    **CELLS,
     "estimator": ("text", "hvg-logreg", "The baseline, trained on expression"),
     "model": ("text", "randproj", "The model that embeds the cells, one that needs no weights"),
+}
+BENCHMARK_INPUTS = {
+    **CELLS,
+    "models": ("text", "hvg-logreg,randproj", "Estimators, and models that need no weights"),
+    "folds": ("integer", 5, "Folds"),
+    "seeds": ("text", "0,1,2", "Seeds of training"),
+    "controls": ("text", "all", "Controls: all, none, or names with commas between them"),
+    "draws": ("integer", 2000, "Bootstrap draws of the intervals"),
 }
 
 
@@ -41,6 +55,8 @@ DOCS = {
     "train": "A predictor of the training cells of one fold",
     "predict": "p(sensitive) of every cell, with its role in the fold",
     "evaluate": "Figures with intervals, and the baseline against the model",
+    "benchmark": "Models, baselines and controls on every fold, scored and compared",
+    "report": "The page, every figure as a file, and a package to publish",
 }
 
 
@@ -56,8 +72,70 @@ def step(verb: str, ins: dict[str, Any], state: dict[str, Any], label: str) -> d
     }
 
 
-def workflow() -> dict[str, Any]:
-    """Return the workflow in Format 2."""
+def workflow(
+    label: str,
+    doc: str,
+    given: dict[str, tuple[str, Any, str]],
+    outputs: tuple[str, ...],
+    steps: dict[str, Any],
+) -> dict[str, Any]:
+    """Return a workflow in Format 2."""
+    inputs = {}
+    for name, (kind, default, text) in given.items():
+        inputs[name] = {"type": kind, "doc": text}
+        if default is not None:
+            inputs[name] |= {"default": default, "optional": True}
+    return {
+        "class": "GalaxyWorkflow",
+        "label": label,
+        "doc": doc,
+        "license": "Apache-2.0",
+        "creator": [{"class": "Organization", "name": "The scDrugMap developers"}],
+        "inputs": inputs,
+        "outputs": {name.partition("/")[2]: {"outputSource": name} for name in outputs},
+        "steps": steps,
+    }
+
+
+def benchmark() -> dict[str, Any]:
+    """Return the workflow of two steps, in Format 2."""
+    connected = {
+        "label": "label",
+        "models": "models",
+        "columns|group": "group",
+        "division|folds": "folds",
+        "training|seeds": "seeds",
+        "training|draws": "draws",
+        "controls|controls": "controls",
+    }
+    state: dict[str, Any] = {}
+    for path in connected:
+        section, _, name = path.rpartition("|")
+        (state.setdefault(section, {}) if section else state)[name] = dict(CONNECTED)
+    return workflow(
+        "scDrugMap benchmark",
+        "Trains models, baselines and controls on folds that do not divide patients, predicts the "
+        "test cells, scores and compares, and makes a report.",
+        BENCHMARK_INPUTS,
+        (
+            "benchmark/metrics",
+            "benchmark/comparisons",
+            "benchmark/run",
+            "report/report",
+            "report/figures",
+            "report/crate",
+        ),
+        {
+            "benchmark": step("benchmark", {"input": "cells", **connected}, state, "benchmark"),
+            "report": step(
+                "report", {"runs": "benchmark/run"}, {"more": ["figures", "crate"]}, "report"
+            ),
+        },
+    )
+
+
+def step_by_step() -> dict[str, Any]:
+    """Return the workflow of single steps, in Format 2."""
     network = {"source": "named", "model": dict(CONNECTED), "random": False}
     steps: dict[str, Any] = {
         "split": step(
@@ -110,35 +188,25 @@ def workflow() -> dict[str, Any]:
         {"compare": {"wanted": "yes"}},
         "evaluate",
     )
-    inputs = {}
-    for name, (kind, default, doc) in INPUTS.items():
-        inputs[name] = {"type": kind, "doc": doc}
-        if default is not None:
-            inputs[name] |= {"default": default, "optional": True}
-    return {
-        "class": "GalaxyWorkflow",
-        "label": "scDrugMap benchmark",
-        "doc": "Trains a baseline and a model on folds that do not divide patients, predicts the "
+    return workflow(
+        "scDrugMap, step by step",
+        "Trains a baseline and a model on folds that do not divide patients, predicts the "
         "test cells, scores and compares both.",
-        "license": "Apache-2.0",
-        "creator": [{"class": "Organization", "name": "The scDrugMap developers"}],
-        "inputs": inputs,
-        "outputs": {
-            "splits": {"outputSource": "split/splits"},
-            "metrics": {"outputSource": "evaluate/metrics"},
-            "comparisons": {"outputSource": "evaluate/comparisons"},
-        },
-        "steps": steps,
-    }
+        STEP_INPUTS,
+        ("split/splits", "evaluate/metrics", "evaluate/comparisons"),
+        steps,
+    )
 
 
 def main() -> None:
-    """Write the workflow."""
-    made = python_to_workflow(workflow(), NoServer(), None)
-    made["release"] = "0.1.0"
-    made.pop("uuid", None)
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(json.dumps(made, indent=4, sort_keys=True) + "\n", "utf-8")
+    """Write the workflows."""
+    TARGET.mkdir(exist_ok=True)
+    for name, content in (("benchmark", benchmark()), ("steps", step_by_step())):
+        made = python_to_workflow(content, NoServer(), None)
+        made["release"] = "0.1.0"
+        made.pop("uuid", None)
+        text = json.dumps(made, indent=4, sort_keys=True) + "\n"
+        (TARGET / f"{name}.ga").write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

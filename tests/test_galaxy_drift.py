@@ -25,7 +25,10 @@ PLACEMENT = tomllib.loads((TOOLS / "options.toml").read_text("utf-8"))
 TOOL_VERBS = [name for name in PLACEMENT if name not in ("reasons", "shared")]
 MANAGER = TOOLS / "data_managers" / "register_weights" / "register_weights.xml"
 FILES = [*(TOOLS / verb / f"{verb}.xml" for verb in TOOL_VERBS), MANAGER]
-STEPS = ("check", "embed", "merge", "split", "train", "predict", "evaluate", "explain", "report")
+STEPS = (
+    *("check", "embed", "merge", "split", "train", "predict", "evaluate", "explain"),
+    *("benchmark", "report"),
+)
 
 
 def load_script(name: str) -> Any:
@@ -39,6 +42,7 @@ def load_script(name: str) -> Any:
 
 
 SCRIPT = load_script("make_galaxy_options")
+CHECKS = load_script("galaxy_checks")
 SERVER = load_script("galaxy_server")
 
 
@@ -238,8 +242,15 @@ def test_the_data_table_has_the_same_columns_everywhere() -> None:
     assert [name for name in columns[0] if f'"{name}": ' in script] == columns[0]
 
 
-def test_the_workflow_uses_tools_and_parameters_that_there_are() -> None:
-    workflow = json.loads((TOOLS / "workflows" / "benchmark.ga").read_text("utf-8"))
+@pytest.mark.parametrize(
+    ("name", "used"),
+    [
+        ("steps", {"split", "embed", "train", "predict", "evaluate"}),
+        ("benchmark", {"benchmark", "report"}),
+    ],
+)
+def test_the_workflows_use_tools_and_parameters_that_there_are(name: str, used: set[str]) -> None:
+    workflow = json.loads((TOOLS / "workflows" / f"{name}.ga").read_text("utf-8"))
     verbs = set()
     for step in workflow["steps"].values():
         if step["type"] != "tool":
@@ -253,13 +264,25 @@ def test_the_workflow_uses_tools_and_parameters_that_there_are() -> None:
                 part.rpartition("_")[0] if part[-1].isdigit() else part for part in path.split("|")
             ]
             assert find(root, "|".join(parts)), path
-    assert verbs == {"split", "embed", "train", "predict", "evaluate"}
+    assert verbs == used
+
+
+def test_every_workflow_has_a_test_and_a_check_on_the_server() -> None:
+    workflows = {path.stem for path in (TOOLS / "workflows").glob("*.ga")}
+    tests = {path.name.removesuffix("-tests.yml") for path in (TOOLS / "workflows").glob("*.yml")}
+    checked = {
+        check.name.removeprefix("workflow ") for check in CHECKS.CHECKS if "workflow" in check.name
+    }
+    assert workflows == tests == checked
 
 
 def test_quick_server_tests_are_at_most_twelve_and_cover_every_tool() -> None:
     quick = SERVER.chosen_tests(quick=True)
-    assert len(quick) == 12
-    assert {test.tool for test in quick} == {f"scdrugmap_{verb}" for verb in STEPS}
+    checks = [check for check in CHECKS.CHECKS if check.quick]
+    assert len(quick) + len(checks) == 12
+    tools = {test.tool.removeprefix("scdrugmap_") for test in quick}
+    assert [check.name for check in checks] == ["workflow benchmark"]
+    assert tools | set(SERVER.IN_QUICK_WORKFLOW) == set(STEPS)
     assert len(SERVER.chosen_tests(quick=False)) > len(quick)
 
 
