@@ -23,6 +23,7 @@ from scdrugmap.config_values import (
     Family,
     Head,
     Names,
+    Price,
     Protocols,
     Strategies,
     Text,
@@ -46,8 +47,8 @@ _OF_PAPER = {
 }
 """Facts of a file, and the column of the paper's table that has them."""
 
-_NO_EFFECT = ("device", "token_budget", "allow_network", "max_cost")
-"""Fields that change how fast a number comes, never the number."""
+_NO_EFFECT = ("device", "token_budget", "allow_network", "max_cost", "price", "api_key_env")
+"""Fields that change how fast or whether a number comes, never the number."""
 
 
 class Section(BaseModel):
@@ -272,7 +273,18 @@ class BenchmarkConfig(Section):
         False, description="cells may be sent to the servers of text models; needs max_cost"
     )
     max_cost: float | None = Field(
-        None, gt=0, description="most US dollars that one job of a text model may cost"
+        None, gt=0, description="most US dollars that text models may cost in the whole run"
+    )
+    price: Price | None = Field(
+        None,
+        description="US dollars per million tokens of a text model, READ/WRITTEN; default: of a "
+        "table of known models",
+    )
+    api_key_env: str | None = Field(
+        None,
+        pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+        description="environment variable with the key of a text model's server, never the key; "
+        "default: OPENAI_API_KEY for OpenAI, none for other servers",
     )
 
     @field_validator("seeds")

@@ -75,6 +75,14 @@ def _paper_is_a_protocol(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(PAPER_PROTOCOL if name == PAPER else name for name in names)
 
 
+def _price(text: str) -> str:
+    """Take only what :func:`scdrugmap.text.budget.read_price` reads."""
+    from scdrugmap.text.budget import read_price
+
+    read_price(text)
+    return text
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple), AfterValidator(unique)]
 Protocols = Annotated[
@@ -90,3 +98,4 @@ Strategies = Annotated[
     Field(min_length=1),
 ]
 Text = Annotated[str, BeforeValidator(text_of)]
+Price = Annotated[str, AfterValidator(_price)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from scdrugmap.errors import ResourceError, UsageError
 from scdrugmap.run.store import Store
 from scdrugmap.text.budget import (
+    FREE,
     Budget,
     BudgetUsedUp,
     Price,
@@ -23,6 +26,7 @@ from scdrugmap.text.budget import (
 )
 from scdrugmap.text.dispatch import FAILURES_IN_A_ROW, Dispatcher
 from scdrugmap.text.kept import KeptReplies
+from scdrugmap.text.ledger import Ledger
 from scdrugmap.text.limits import Bucket
 from scdrugmap.text.patience import Patience, StoppedError, TemporaryError, persist
 
@@ -138,6 +142,57 @@ def test_budget_without_limit_only_counts() -> None:
     budget = Budget(None, Price(1.0, 1.0))
     budget.settle(budget.reserve(Usage(1e9, 1e9)), Usage(1e6, 1e6))
     assert budget.spent == pytest.approx(2)
+
+
+_SPENDS = """
+import sys
+from pathlib import Path
+from scdrugmap.text.budget import Budget, BudgetUsedUp, Price, Usage
+from scdrugmap.text.ledger import Ledger
+budget = Budget(1.0, Price(1.0, 1.0), Ledger(Path(sys.argv[1])))
+paid = 0
+try:
+    while True:
+        budget.settle(budget.reserve(Usage(40_000, 0)), Usage(20_000, 0))
+        paid += 1
+except BudgetUsedUp:
+    print(paid)
+"""
+
+
+def test_processes_that_share_a_ledger_share_the_budget(tmp_path: Path) -> None:
+    path = tmp_path / "spent.json"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _SPENDS, path], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    paid = [int(process.communicate()[0]) for process in processes]
+    assert Ledger(path).spent == pytest.approx(0.02 * sum(paid))
+    assert 0.94 < Ledger(path).spent <= 1.0
+
+
+def test_what_a_killed_process_had_set_aside_counts_as_spent(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "spent.json")
+    Budget(1.0, Price(1.0, 1.0), ledger).reserve(Usage(700_000, 0))
+    again = Budget(1.0, Price(1.0, 1.0), ledger)
+    with pytest.raises(BudgetUsedUp, match=r"0\.7000 USD are spent"):
+        again.reserve(Usage(400_000, 0))
+    again.settle(again.reserve(Usage(300_000, 0)), Usage())
+    assert ledger.spent == pytest.approx(0.7)
+
+
+def test_requests_that_cost_nothing_need_no_ledger(tmp_path: Path) -> None:
+    budget = Budget(1.0, FREE, Ledger(tmp_path / "spent.json"))
+    budget.settle(budget.reserve(Usage(1e9, 0)), Usage(1e9, 0))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"spent_usd": "x"}', '{"spent_usd": NaN}'])
+def test_a_ledger_that_says_nothing_stops_the_run(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "spent.json"
+    path.write_text(text)
+    with pytest.raises(ResourceError, match=r"spent\.json"):
+        Budget(1.0, Price(1.0, 1.0), Ledger(path)).reserve(Usage(1, 1))
 
 
 def test_estimate_counts_genes_by_number_and_other_text_by_length() -> None:

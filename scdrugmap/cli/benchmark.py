@@ -20,6 +20,7 @@ from scdrugmap.cli.options import (
     quiet_option,
     split_list,
 )
+from scdrugmap.cli.text import show
 from scdrugmap.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,7 +131,23 @@ matrix_options = compose(
     click.option(
         "--allow-network", is_flag=True, help="Cells may be sent to the servers of text models."
     ),
-    click.option("--max-cost", type=float, help="Most US dollars for one job of a text model."),
+    click.option(
+        "--max-cost",
+        type=float,
+        metavar="USD",
+        help="Most that text models may cost in the whole run; answers are kept.",
+    ),
+    click.option(
+        "--price",
+        metavar="READ/WRITTEN",
+        help="Of a text model: USD per million tokens [default: of a table of known models].",
+    ),
+    click.option(
+        "--api-key-env",
+        metavar="NAME",
+        help="Environment variable with the key of a text model's server [default: "
+        "OPENAI_API_KEY for OpenAI, none for other servers].",
+    ),
 )
 """What a benchmark is made of: become a configuration through :func:`configure`."""
 
@@ -292,7 +309,7 @@ def command(
         from scdrugmap.run.plan_text import describe_plan
 
         for line in describe_plan(plan_with_costs(chosen)):
-            click.echo(line)
+            show(line)
         return
     if output is None:
         raise UsageError("name the folder of the run with -o", hint="as in -o runs/first")

@@ -37,15 +37,14 @@ class PriceType(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float]:
         """Return both numbers."""
+        from scdrugmap.text.budget import read_price
+
         if isinstance(value, tuple):
             return value
         try:
-            read, written = (float(part) for part in str(value).split("/"))
-        except ValueError:
-            self.fail(f"{value!r} is not READ/WRITTEN, two numbers", param, ctx)
-        if not (0 <= read < float("inf") and 0 <= written < float("inf")):
-            self.fail(f"{value!r}: a price is 0 or more", param, ctx)
-        return read, written
+            return read_price(str(value))
+        except ValueError as err:
+            self.fail(str(err), param, ctx)
 
 
 class FiniteRange(click.FloatRange):

@@ -29,6 +29,7 @@ _HEAD_EPOCHS, _HEAD_WIDTH = 10, 512  # of the paper's network
 _ITERATIONS = 100  # of a logistic regression, each two products with the matrix of embeddings
 _HEAD_EFFICIENCY = 0.1  # share of the matrix-product rate that such small products reach
 _MULTIPLY_ADD = 2
+_ASKED = "at most so many questions; `scdrugmap predict --dry-run` shows one and its price"
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Cost:
     Attributes
     ----------
     work : str
-        ``embed``, ``heads``, or ``train lora`` and the like.
+        ``embed``, ``heads``, ``train lora`` and the like, or ``ask``.
     model : str
         Name in the tables.
     n_cells : int
-        Cells that go through the network, as often as they do.
+        Cells that go through the network, as often as they do; questions.
     hours, gigabytes : float or None
         Time, and disk that stays.
     note : str
@@ -67,12 +68,15 @@ def estimate_costs(plan: Plan) -> tuple[Cost, ...]:
     """Measure every network on a few cells, and extend that to all jobs.
 
     A network that cannot be run here (weights missing, too few genes) is listed with the reason;
-    estimators and text models are not estimated.
+    of text models the questions are counted, and estimators are not estimated.
     """
     costs: list[Cost] = []
     probes: dict[tuple[str, int | None], _Probe | str] = {}
     for entry in plan.entries:
         jobs = [job for job in plan.jobs if job.entry == entry]
+        if entry.kind == "text" and jobs:
+            n_asked = sum(_sizes(plan, job)[1] for job in jobs)
+            costs.append(Cost("ask", entry.name, n_asked, None, None, _ASKED))
         if entry.kind != "model" or not jobs:
             continue
         if entry.network not in probes:

@@ -169,11 +169,13 @@ def run_with_engine(
     ScDrugMapError
         The error of the step that failed, or that of the local executor.
     UsageError
-        The cells are described by a samplesheet, whose paths engines would break.
+        The cells are described by a samplesheet, whose paths engines would break; a text model may
+        ask a server, whose costs steps cannot limit together.
     PluginError
         The runner is not installed.
     """
     from scdrugmap.evaluation.tables import read_metrics
+    from scdrugmap.run.asking import require_no_network
     from scdrugmap.run.execute import METRICS_FILE, Run
 
     config = config.resolved()
@@ -182,6 +184,7 @@ def run_with_engine(
             "a samplesheet names files where they are, and an engine moves them",
             hint="use --executor local or processes:N, or put its columns into obs of the files",
         )
+    require_no_network(config)
     with open_folder(Path(output), config, overwrite=overwrite) as folder:
         place = folder.path.resolve() / WORKFLOW_FOLDER
         if not (folder.path / RUN_FILE).is_file():

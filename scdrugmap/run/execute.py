@@ -22,6 +22,7 @@ import pandas as pd
 from scdrugmap.errors import DataError, ResourceError, UsageError
 from scdrugmap.files import hash_json
 from scdrugmap.progress import Progress, say
+from scdrugmap.run.asking import LEDGER_FILE
 from scdrugmap.run.embeddings import remove_embeddings
 from scdrugmap.run.jobs import Bench, Outcome, Task, run_in_process, start_worker
 from scdrugmap.run.journal import STORE_FOLDER, RunFolder, open_folder
@@ -36,6 +37,7 @@ from scdrugmap.run.record import (
     write_run,
 )
 from scdrugmap.run.score import score_jobs
+from scdrugmap.text.ledger import Ledger
 
 if TYPE_CHECKING:
     from scdrugmap.config import BenchmarkConfig
@@ -133,6 +135,7 @@ def run_benchmark(
                 finished.place(plan, keys, folder)
             tasks = _tasks(plan, keys, embeddings, bench, folder)
             notices = _run_jobs(plan, keys, tasks, bench, folder, n_workers, quiet=quiet)
+            _tell_spent(folder, quiet=quiet)
             from scdrugmap.run.cellmap import cell_map, map_method
 
             mapped = cell_map(plan.cohort, bench.files, folder.jobs)
@@ -303,6 +306,14 @@ def _run_jobs(
             hint="look at the files with `scdrugmap check`",
         )
     return notices
+
+
+def _tell_spent(folder: RunFolder, *, quiet: bool) -> None:
+    """Say what text models cost the run, if they cost anything."""
+    spent = Ledger(folder.jobs / LEDGER_FILE).spent
+    if spent:
+        folder.note("spent", usd=spent)
+        say(f"Text models cost {spent:.4f} USD in all", quiet=quiet)
 
 
 def _outcomes(

@@ -174,7 +174,7 @@ class Bench:
             predictor = train_predictor(
                 sources, splits, model=self.text(job.entry), shots=job.shots, **how
             )
-            return self._may_ask(predictor)
+            return self._may_ask(predictor, task)
         how |= {"head": job.head, "store": self.store, "min_genes": config.min_genes}
         if job.strategy in FINE_TUNING:
             return self._fine_tune(task, sources, splits, how)
@@ -206,24 +206,14 @@ class Bench:
             scorer.embedder.store = Store.disabled()
         return predictor
 
-    def _may_ask(self, predictor: Predictor) -> Predictor:
+    def _may_ask(self, predictor: Predictor, task: Task) -> Predictor:
         """Let a text model ask what the configuration allows."""
-        from scdrugmap.text.contract import Asking
+        from scdrugmap.run.asking import make_asking
         from scdrugmap.text.scorer import Prompting, PromptScorer
 
         scorer = predictor.scorer()
         if isinstance(scorer, PromptScorer):
-            config = self.config
-            asking = Asking(
-                device=config.device,
-                precision=config.precision,
-                token_budget=config.token_budget,
-                store=self.store,
-                allow_network=config.allow_network,
-                yes=True,
-                max_cost=config.max_cost,
-                quiet=True,
-            )
+            asking = make_asking(self.config, self.store, task.part.parent)
             scorer.prompting = Prompting(asking, scorer.prompting.facts)
         return predictor
 

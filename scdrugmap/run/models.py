@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scdrugmap.errors import DataError, UsageError
+from scdrugmap.errors import DataError
 from scdrugmap.progress import say
+from scdrugmap.run.asking import check_askable, make_asking
 from scdrugmap.run.record import CoverageRecord, ModelRecord
 
 if TYPE_CHECKING:
@@ -48,13 +49,7 @@ def load(config: BenchmarkConfig, name: str, randomize: int | None) -> LoadedMod
 
 
 def load_text(bench: Bench, entry: Entry) -> LoadedText:
-    """Load a text model; one that also embeds is loaded once for both.
-
-    Raises
-    ------
-    UsageError
-        It asks a server, and the configuration names no limit of the costs.
-    """
+    """Load a text model; one that also embeds is loaded once for both."""
     from scdrugmap.registry import get_registry
     from scdrugmap.specs import ModelSpec
     from scdrugmap.text.load import LoadedText, load_text_model
@@ -62,13 +57,7 @@ def load_text(bench: Bench, entry: Entry) -> LoadedText:
     config = bench.config
     if isinstance(get_registry().provided("model", entry.model).spec, ModelSpec):
         return LoadedText.of(bench.model(entry))
-    loaded = load_text_model(entry.model, settings=config.settings.get(entry.model, {}))
-    if loaded.remote and config.allow_network and config.max_cost is None:
-        raise UsageError(
-            f"{entry.model} asks a server, and nothing limits what that costs",
-            hint="give max_cost (--max-cost), the most US dollars that one job may cost",
-        )
-    return loaded
+    return load_text_model(entry.model, settings=config.settings.get(entry.model, {}))
 
 
 def prepare_models(
@@ -105,6 +94,7 @@ def prepare_models(
         if entry.kind == "estimator":
             estimator_options(plan.config, entry.model)
         elif entry.kind == "text":
+            check_askable(bench.text(entry), make_asking(plan.config, bench.store, folder.jobs))
             texts[entry] = record_text(entry, bench.text(entry))
         elif entry.network not in told:
             told.add(entry.network)

@@ -165,11 +165,18 @@ def write_plan(
         of the networks; ``network_tasks``, for each of them the tasks that read its embeddings;
         ``tuning_tasks``, in which networks themselves are at work; ``other_tasks``; ``shard_names``.
         Paths are relative to `output`.
+
+    Raises
+    ------
+    UsageError
+        A text model may ask a server; and as :func:`~scdrugmap.run.plan.make_plan`.
     """
+    from scdrugmap.run.asking import require_no_network
     from scdrugmap.run.embeddings import CellRows
     from scdrugmap.run.execute import write_splits_of
 
     check_output(output, overwrite=False)
+    require_no_network(config)
     plan = make_plan(config)
     folder = RunFolder(output / SPLITS_FOLDER)
     for path in (folder.controls, output / TASKS_FOLDER):

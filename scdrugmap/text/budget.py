@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from scdrugmap.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from scdrugmap.text.ledger import Ledger
 
 TOKENS_PER_GENE = 3.4
 """Measured mean over 3,600 human symbols, blank included (o200k vocabulary: 3.36)."""
@@ -27,6 +31,23 @@ class Price:
 
 
 FREE = Price(0.0, 0.0)
+
+
+def read_price(text: str) -> tuple[float, float]:
+    """Read ``READ/WRITTEN``, USD per million tokens.
+
+    Raises
+    ------
+    ValueError
+        It is not of that form, or no price.
+    """
+    try:
+        read, written = (float(part) for part in text.split("/"))
+    except ValueError as err:
+        raise ValueError(f"{text!r} is not READ/WRITTEN, two numbers") from err
+    if not (0 <= read < float("inf") and 0 <= written < float("inf")):
+        raise ValueError(f"{text!r}: a price is 0 or more")
+    return read, written
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,8 @@ class Budget:
     most : float, optional
         USD; None: no limit.
     price : Price
+    ledger : Ledger, optional
+        What others spend of the same budget; None: it is nobody else's.
 
     Raises
     ------
@@ -82,10 +105,11 @@ class Budget:
         `most` is no number that could be exceeded.
     """
 
-    def __init__(self, most: float | None, price: Price) -> None:
+    def __init__(self, most: float | None, price: Price, ledger: Ledger | None = None) -> None:
         if most is not None and not most >= 0:
             raise UsageError(f"a budget is 0 USD or more, not {most}")
         self.most, self.price = most, price
+        self._ledger = ledger if price != FREE else None
         self._lock = threading.Lock()
         self._spent = self._reserved = 0.0
         self.usage = Usage()
@@ -105,9 +129,15 @@ class Budget:
         """
         cost = self.price.cost(most.n_read, most.n_written)
         with self._lock:
-            if self.most is not None and self._spent + self._reserved + cost > self.most:
+            if self._ledger is not None:
+                spent = self._ledger.add(cost, most=self.most)
+            elif self.most is not None and self._spent + self._reserved + cost > self.most:
+                spent = self._spent
+            else:
+                spent = None
+            if spent is not None:
                 raise BudgetUsedUp(
-                    f"the budget of {self.most:g} USD is used up: {self._spent:.4f} USD are spent "
+                    f"the budget of {self.most:g} USD is used up: {spent:.4f} USD are spent "
                     f"and the next request may cost {cost:.6f}",
                     hint="the answers so far are kept: run the same command again with a larger "
                     "--max-cost to go on",
@@ -117,7 +147,10 @@ class Budget:
 
     def settle(self, reserved: float, used: Usage) -> None:
         """Give back what was set aside and pay what was used."""
+        cost = self.price.cost(used.n_read, used.n_written)
         with self._lock:
             self._reserved -= reserved
-            self._spent += self.price.cost(used.n_read, used.n_written)
+            self._spent += cost
             self.usage = self.usage + used
+            if self._ledger is not None:
+                self._ledger.add(cost - reserved)

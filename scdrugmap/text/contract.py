@@ -18,6 +18,7 @@ from scdrugmap.text.patience import Patience
 if TYPE_CHECKING:
     from scdrugmap.modelkit.templates import Template
     from scdrugmap.run.store import Store
+    from scdrugmap.text.ledger import Ledger
 
 State = Literal["answered", "abstained", "invalid"]
 Label = Literal["sensitive", "resistant"]
@@ -123,6 +124,8 @@ class Asking:
         Asks a person whether to go on; None: nobody is there.
     max_cost : float, optional
         Budget in USD; the run stops before the request that would exceed it.
+    ledger : Ledger, optional
+        Where what is spent of a budget is written down, if several calls share it.
     key_variable : str
         Environment variable with the key; empty: the model's own.
     concurrency : int
@@ -149,6 +152,7 @@ class Asking:
     yes: bool = False
     confirm: Callable[[str], bool] | None = None
     max_cost: float | None = None
+    ledger: Ledger | None = None
     key_variable: str = ""
     concurrency: int = 4
     requests_per_minute: float | None = None

@@ -37,7 +37,7 @@ class Session:
     def __init__(self, place: Place, asking: Asking, price: Price) -> None:
         self.endpoint = Endpoint(place, asking)
         self.kept = KeptReplies(asking.store)
-        self.budget = Budget(asking.max_cost, price)
+        self.budget = Budget(asking.max_cost, price, asking.ledger)
         self.stop = threading.Event()
         self._asking = asking
         self._requests = Bucket(asking.requests_per_minute)
