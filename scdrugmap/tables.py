@@ -10,29 +10,36 @@ import gzip
 import io
 import re
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path
+from scdrugmap.plain import UNSEEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\x00": "\\0"}
 _UNESCAPES = {escaped[1]: plain for plain, escaped in _ESCAPES.items()}
-_SPECIAL = re.compile("[\\\\\t\n\r\x00]")
-_ESCAPED = re.compile(r"\\(.)")
-_FORMULA = "=+-@'"
+_SPECIAL = re.compile(f"[\\\\\t\n{UNSEEN}]")
+"""Separators, and what steers a terminal, turns a line round or cannot be seen."""
+
+_ESCAPED = re.compile(r"\\(u[0-9a-f]{4}|.)")
+_FORMULA = "=+-@'\uff1d\uff0b\uff0d\uff20"
 """First characters that a spreadsheet runs as a formula; a quote is put before them."""
+
+_ROWS_AT_ONCE = 65_536
+"""Rows that are turned into text together: a table of a million cells needs ten times less."""
 
 
 def escape(text: str) -> str:
     """Return `text` as one field of a TSV file."""
-    text = _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
+    text = _SPECIAL.sub(_escaped, text)
     return f"'{text}" if text[:1] and text[0] in _FORMULA else text
 
 
@@ -40,7 +47,16 @@ def unescape(field: str) -> str:
     """Undo :func:`escape`."""
     if field[:1] == "'" and field[1:2] and field[1] in _FORMULA:
         field = field[1:]
-    return _ESCAPED.sub(lambda match: _UNESCAPES.get(match[1], match[0]), field)
+    return _ESCAPED.sub(_unescaped, field)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return _ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04x}"
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    code = match[1]
+    return chr(int(code[1:], 16)) if len(code) == 5 else _UNESCAPES.get(code, match[0])
 
 
 def write_table(frame: pd.DataFrame, target: Path) -> None:
@@ -49,31 +65,57 @@ def write_table(frame: pd.DataFrame, target: Path) -> None:
     Text columns are escaped, floats written so that they read back exactly, missing values left
     empty. The same frame gives the same bytes.
     """
-    raw = table_bytes(frame)
-    if Path(target).name.endswith(".gz"):
-        raw = compress(raw)
-    with atomic_path(Path(target), n_bytes=len(raw)) as temporary:
-        temporary.write_bytes(raw)
+    target = Path(target)
+    pieces = _pieces(frame)
+    first = next(pieces)
+    n_bytes = len(first) if len(frame) <= _ROWS_AT_ONCE else None
+    is_packed = target.name.endswith(".gz")
+    with (
+        atomic_path(target, n_bytes=n_bytes) as temporary,
+        temporary.open("wb") as plain,
+        _packed(plain) if is_packed else nullcontext(plain) as handle,
+    ):
+        handle.write(first)
+        for piece in pieces:
+            handle.write(piece)
 
 
 def table_bytes(frame: pd.DataFrame) -> bytes:
     """Return a data frame as :func:`write_table` writes it, uncompressed."""
-    frame = frame.copy()
-    for column in frame.columns:
-        if not _is_number(frame[column]):
-            text = [None if _missing(v) else str(v) for v in frame[column].astype(object)]
-            frame[column] = _translate(text, escape)
-    frame.columns = [escape(str(column)) for column in frame.columns]
-    data = frame.to_csv(sep="\t", index=False, lineterminator="\n", quoting=3, escapechar=None)
-    return data.encode("utf-8", "backslashreplace")
+    return b"".join(_pieces(frame))
+
+
+def _pieces(frame: pd.DataFrame) -> Iterator[bytes]:
+    """Give the bytes of a table, some rows at a time: what is held does not grow with it."""
+    header = [escape(str(column)) for column in frame.columns]
+    for start in range(0, max(1, len(frame)), _ROWS_AT_ONCE):
+        part = frame.iloc[start : start + _ROWS_AT_ONCE].copy()
+        for column in part.columns:
+            if not _is_number(part[column]):
+                text = [None if _missing(v) else str(v) for v in part[column].astype(object)]
+                part[column] = _translate(text, escape)
+        part.columns = header
+        lines: str = part.to_csv(
+            sep="\t",
+            index=False,
+            header=not start,
+            lineterminator="\n",
+            quoting=3,
+            escapechar=None,
+        )
+        yield lines.encode("utf-8", "backslashreplace")
 
 
 def compress(raw: bytes) -> bytes:
     """Return gzip bytes that depend on nothing but `raw`."""
     buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as handle:
+    with _packed(buffer) as handle:
         handle.write(raw)
     return buffer.getvalue()
+
+
+def _packed(target: IO[bytes]) -> gzip.GzipFile:
+    return gzip.GzipFile(fileobj=target, mode="wb", filename="", mtime=0)
 
 
 def read_table(

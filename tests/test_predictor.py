@@ -229,7 +229,7 @@ def test_training_cells_are_known_by_content(
     estimator: Predictor, path: Path, splits: pd.DataFrame
 ) -> None:
     with open_cells(path) as cells:
-        known = estimator.is_training_cell(cells.fingerprints())
+        known = estimator.is_training_cell(cells.hashes())
         trained = splits[(splits["fold"] == 0) & (splits["role"] == "train")]["cell"]
         assert set(cells.names[known]) == set(trained)
 

@@ -88,7 +88,7 @@ class Cells:
         self._container, self._source, self._positions = container, source, positions
         self._checks, self._notices, self._owner = checks, list(notices), owner
         self._columns = Remapping(mapping)
-        self._fingerprints: np.ndarray | None = None
+        self._hashes: np.ndarray | None = None
 
     @property
     def genes(self) -> Genes:
@@ -175,19 +175,29 @@ class Cells:
             totals += np.bincount(block.rows.indices, block.rows.data, minlength=self.n_genes)
         return totals
 
-    def fingerprints(self) -> np.ndarray:
+    def hashes(self) -> np.ndarray:
         """Return a hash of each cell's content, equal for equal cells in any file.
+
+        Returns
+        -------
+        (n_cells, 2) uint64
+            Zeros for a cell without any value.
+        """
+        if self._hashes is None:
+            genes = gene_hashes(self.genes.identity())
+            found = [cell_hashes(block.rows, genes) for block in self.blocks()]
+            self._hashes = np.concatenate([np.empty((0, 2), np.uint64), *found])
+        return self._hashes
+
+    def fingerprints(self) -> np.ndarray:
+        """Return :meth:`hashes` as text, which needs five times the memory.
 
         Returns
         -------
         (n_cells,) object str
             32 hexadecimal digits; all zeros for a cell without any value.
         """
-        if self._fingerprints is None:
-            genes = gene_hashes(self.genes.identity())
-            hashes = [cell_hashes(block.rows, genes) for block in self.blocks()]
-            self._fingerprints = as_text(np.concatenate(hashes))
-        return self._fingerprints
+        return as_text(self.hashes())
 
     def subset(self, index: np.ndarray) -> Cells:
         """Return some of the cells; they share the open file, which this object closes."""
@@ -204,8 +214,8 @@ class Cells:
             notices=self._notices,
             owner=False,
         )
-        if self._fingerprints is not None:
-            part._fingerprints = self._fingerprints[index]
+        if self._hashes is not None:
+            part._hashes = self._hashes[index]
         return part
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _ENTRIES = 1 << 15
+_SPELT_AT_ONCE = 1 << 14
 
 
 def gene_hashes(identity: np.ndarray) -> np.ndarray:
@@ -77,7 +78,11 @@ def cell_hashes(rows: Any, genes: np.ndarray) -> np.ndarray:
 
 def as_text(hashes: np.ndarray) -> np.ndarray:
     """Spell (n, 2) uint64 hashes as (n,) object str of 32 hexadecimal digits."""
-    return np.array([f"{a:016x}{b:016x}" for a, b in hashes.tolist()], dtype=object)
+    out = np.empty(len(hashes), dtype=object)
+    for start in range(0, len(hashes), _SPELT_AT_ONCE):
+        part = hashes[start : start + _SPELT_AT_ONCE].tolist()
+        out[start : start + len(part)] = [f"{a:016x}{b:016x}" for a, b in part]
+    return out
 
 
 def _mix(gene: np.ndarray, bits: np.ndarray) -> np.ndarray:

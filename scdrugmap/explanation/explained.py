@@ -164,7 +164,7 @@ def explain_cells(
         changes = check.changes(rows[usable], names[usable], groups[usable], p[usable])
         permuted[columns] = np.abs(changes[:, columns].toarray()).mean(0)
         agreement = spearman(sums.importance()[columns], permuted[columns])
-    trained_on = predictor.is_training_cell(cells.subset(drawn.index).fingerprints())
+    trained_on = predictor.is_training_cell(cells.subset(drawn.index).hashes())
     return Explained(
         name,
         info,

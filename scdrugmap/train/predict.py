@@ -132,7 +132,7 @@ def predict_cells(
         samples = np.where(samples == "", column, samples)
     unknown = np.flatnonzero(roles == "")
     if len(unknown):
-        seen = predictor.is_training_cell(cells.fingerprints()[unknown])
+        seen = predictor.is_training_cell(cells.hashes()[unknown])
         roles[unknown] = np.where(seen, "train", "new")
     if cells.matrix.values != info.values:
         notices.append(_other_values(cells, info))
@@ -147,7 +147,8 @@ def predict_cells(
     valid = scores.reason == ""
     n = cells.n_cells
     scaled = scores.p if info.calibration is None else scale(scores.p, info.calibration.temperature)
-    p = np.array([float(f"{value:.{_DIGITS}g}") for value in scaled], np.float64)
+    rounded = (float(f"{value:.{_DIGITS}g}") for value in scaled)
+    p = np.fromiter(rounded, np.float64, len(scaled))
     table = pd.DataFrame(
         {
             "dataset": datasets,

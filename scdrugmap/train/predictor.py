@@ -143,9 +143,9 @@ class Predictor:
         _check_reference(reference, info, where)
         return cls(info, learnt, reference)
 
-    def is_training_cell(self, fingerprints: np.ndarray) -> np.ndarray:
-        """Tell which cells it was trained on ((n,) bool), from fingerprints ((n,) str)."""
-        return np.isin(short_fingerprints(fingerprints), self.reference[TRAINING_CELLS])
+    def is_training_cell(self, hashes: np.ndarray) -> np.ndarray:
+        """Tell which cells it was trained on ((n,) bool), from their hashes ((n, 2) uint64)."""
+        return np.isin(hashes[:, 0], self.reference[TRAINING_CELLS])
 
     def domain(self) -> Domain | None:
         """Return where its training embeddings lie; None for estimators."""
