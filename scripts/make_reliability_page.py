@@ -36,7 +36,7 @@ HEAD = """# Reliability
 
 What was done to break scDrugMap, how often, and what held. Users hand us files from strangers,
 run for days on shared clusters, and decide about patients: nothing may be lost, leaked, or become a
-plausible wrong number. [The security policy]({policy}) says what follows for users.
+plausible wrong number. [The security policy](security.md) says what follows for users.
 
 Every line can be repeated with its command. Figures are those of the last run on record, on one
 machine; a line that says *not run* was not seen by anybody.
@@ -46,8 +46,6 @@ machine; a line that says *not run* was not seen by anybody.
 | what was tried | how many | held | what came out | time | repeat with | notes |
 |---|---|---|---|---|---|---|
 """
-
-POLICY = "https://github.com/scdrugmap/scdrugmap/blob/main/SECURITY.md"
 
 OF_TESTS = """
 ## Tests
@@ -181,7 +179,7 @@ def tests_section(counts: dict[str, dict[str, Any]]) -> str:
 
 def page() -> str:
     """Return the page."""
-    text = HEAD.format(policy=POLICY) + "".join(map(record_row, read_records()))
+    text = HEAD + "".join(map(record_row, read_records()))
     if (RESULTS / TESTS).exists():
         text += tests_section(json.loads((RESULTS / TESTS).read_text("utf-8")))
     text += OF_MENDED
