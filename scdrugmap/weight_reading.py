@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from scdrugmap.weight_places import RANDOM, weight_set
 
 if TYPE_CHECKING:
     from scdrugmap.modelkit.contract import CellModel
+
+_TOO_LARGE = re.compile("not enough memory|can't allocate memory|[Oo]verflow|too large")
+"""What torch says of sizes that do not fit into memory, or into a number."""
 
 _RANDOM_LABEL = "random weights (untrained, means nothing)"
 
@@ -162,8 +166,8 @@ def build_network(
     """
     try:
         built: CellModel = load_object(spec.factory)(options, weights, seed)
-    except (MemoryError, RuntimeError) as err:
-        if isinstance(err, RuntimeError) and "memory" not in str(err):
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as err:
+        if not isinstance(err, MemoryError) and not _TOO_LARGE.search(str(err)):
             raise
         raise ResourceError(
             f"{weights.source}: the network that it describes does not fit into memory",

@@ -267,7 +267,8 @@ def read_array(path: Path, at: Path | None = None) -> np.ndarray:
     import numpy as np
 
     try:
-        array = np.load(at or path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="raise"):  # of a shape that no file has
+            array = np.load(at or path, mmap_mode="r", allow_pickle=False)
     except (SyntaxError, tokenize.TokenError, *_DAMAGE) as err:
         raise WeightsError(f"{path} cannot be read as an array: {_line(err)}") from err
     if not isinstance(array, np.ndarray):
