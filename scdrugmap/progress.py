@@ -7,15 +7,20 @@ import time
 from types import TracebackType
 from typing import Any
 
+from scdrugmap.plain import printable
+
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_TO_FIRST_LINE = 3.0
 _SECONDS_WORTH_A_SUMMARY = 1.0
 
 
 def say(message: str, *, quiet: bool = False) -> None:
-    """Print a line of talk to stderr; results go to stdout or files."""
+    """Print a line of talk to stderr; results go to stdout or files.
+
+    Names in it may be hostile: control characters are shown, not sent.
+    """
     if not quiet:
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -59,7 +64,7 @@ class Progress:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task(self.title, total=self.total, rates="")
+            self._task = self._bar.add_task(printable(self.title), total=self.total, rates="")
             self._bar.start()
         return self
 

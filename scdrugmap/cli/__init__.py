@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from scdrugmap.errors import ScDrugMapError
+from scdrugmap.plain import printable, printable_lines
 
 VERBS: dict[str, tuple[str, str]] = {
     # verb: (module under scdrugmap.cli, one line of help)
@@ -124,6 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     except click.ClickException as err:
         if debug:
             raise
+        err.message = printable_lines(err.message)
         err.show()
         sys.exit(err.exit_code)
     except ScDrugMapError as err:
@@ -152,11 +154,6 @@ def show_error(message: str, hint: str) -> None:
     click.echo(f"Error: {printable(message)}", err=True)
     if hint:
         click.echo(f"       {printable(hint)}", err=True)
-
-
-def printable(text: str) -> str:
-    """Keep control characters of hostile names off the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _hush_closing() -> None:

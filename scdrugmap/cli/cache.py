@@ -18,6 +18,7 @@ from scdrugmap.cli.options import (
     print_json,
     run_options,
 )
+from scdrugmap.cli.text import show
 
 
 @click.group(epilog="Example: scdrugmap cache why cells.h5ad --model scgpt --weights random")
@@ -130,4 +131,5 @@ def why(
     if as_json:
         print_json(answer.to_dict())
     else:
-        click.echo("\n".join(answer.lines()))
+        for line in answer.lines():
+            show(line)

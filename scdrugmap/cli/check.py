@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from scdrugmap.cli import printable
 from scdrugmap.cli.options import (
     PATH,
     cell_arguments,
@@ -16,6 +15,7 @@ from scdrugmap.cli.options import (
     print_json,
     quiet_option,
 )
+from scdrugmap.cli.text import show
 
 
 @click.command(epilog="Example: scdrugmap check cohort.h5ad --quick")
@@ -43,5 +43,5 @@ def command(
         print_json(found.to_dict())
     elif found.error is None:
         for line in found.lines():
-            click.echo(printable(line))
+            show(line)
     found.raise_for_error()

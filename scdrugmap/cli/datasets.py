@@ -18,7 +18,7 @@ from scdrugmap.cli.options import (
     seed_option,
     split_list,
 )
-from scdrugmap.cli.text import columns
+from scdrugmap.cli.text import columns, show
 
 
 @click.group(epilog="Example: scdrugmap datasets simulate -o cohort.h5ad --seed 0")
@@ -80,12 +80,12 @@ def show_dataset(name: str, as_json: bool) -> None:
     for line in columns([(key, _text(value)) for key, value in shown.items() if value]):
         click.echo(line)
     for correction in entry.corrections:
-        click.echo(
+        show(
             f"corrected: {correction.column} was published as {correction.source!r} "
             f"({correction.reason})"
         )
     for note in entry.notes:
-        click.echo(f"note: {note}")
+        show(f"note: {note}")
 
 
 @command.command(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from scdrugmap.errors import UsageError
+from scdrugmap.plain import ascii_escapes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -176,4 +177,5 @@ def parse_weights(weights: tuple[str, ...], models: tuple[str, ...]) -> dict[str
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+    click.echo(ascii_escapes(text))

@@ -9,6 +9,7 @@ import click
 
 from scdrugmap.cli.benchmark import configure, matrix_options
 from scdrugmap.cli.options import PATH, json_option, print_json
+from scdrugmap.cli.text import show
 
 
 @click.command(
@@ -32,4 +33,4 @@ def command(config: Path | None, as_json: bool, **given: Any) -> None:
         print_json(plan_record(made))
         return
     for line in describe_plan(made):
-        click.echo(line)
+        show(line)

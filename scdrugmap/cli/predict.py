@@ -18,6 +18,7 @@ from scdrugmap.cli.options import (
     parse_weights,
     quiet_option,
 )
+from scdrugmap.cli.text import show
 from scdrugmap.cli.text_options import prompting, take_text_options, text_options
 from scdrugmap.errors import UsageError
 
@@ -185,7 +186,8 @@ def command(
         shown = preview_file(
             source, bundle, prompting=how_to_ask, sample=sample, **cell_arguments(reading)
         )
-        click.echo(shown)
+        for line in shown.split("\n"):
+            show(line)
         return
     if output is None:
         raise UsageError("nowhere to write", hint="name a file with -o")

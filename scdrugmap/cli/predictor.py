@@ -37,6 +37,7 @@ def list_predictors(folder: Path, as_json: bool) -> None:
 @json_option
 def show(source: Path, as_json: bool) -> None:
     """Print the model card of a predictor; with --json everything it says about itself."""
+    from scdrugmap.cli.text import show as show_text
     from scdrugmap.train.card import model_card
     from scdrugmap.train.predictor import Predictor
 
@@ -44,4 +45,5 @@ def show(source: Path, as_json: bool) -> None:
     if as_json:
         print_json(info.model_dump(mode="json"))
     else:
-        click.echo(model_card(info))
+        for line in model_card(info).split("\n"):
+            show_text(line)

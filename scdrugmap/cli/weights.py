@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from scdrugmap.cli.options import PATH, json_option, overwrite_option, print_json, quiet_option
-from scdrugmap.cli.text import columns
+from scdrugmap.cli.text import columns, show
 
 variant_option = click.option(
     "--variant", default="", help="Published checkpoint it is (default: the model's first)."
@@ -139,7 +139,7 @@ def verify_command(model: str, folder: Path, variant: str, as_json: bool) -> Non
     if as_json:
         print_json(found.to_dict())
         return
-    click.echo(f"{found.folder}: {found.layout} weights of {found.model}, as they should be")
+    show(f"{found.folder}: {found.layout} weights of {found.model}, as they should be")
     files = [
         (f"  {name}", f"{file['n_bytes']:,} bytes", file["sha256"], file["state"])
         for name, file in found.files.items()
@@ -165,7 +165,7 @@ def verify_command(model: str, folder: Path, variant: str, as_json: bool) -> Non
     for line in columns([(f"    {key}", str(shape)) for key, shape in found.tensors.items()]):
         click.echo(line)
     for notice in found.notices:
-        click.echo(f"Note: {notice}")
+        show(f"Note: {notice}")
 
 
 def _states(models: list[str] | None) -> list[dict[str, Any]]:

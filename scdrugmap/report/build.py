@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from scdrugmap.errors import UsageError
 from scdrugmap.files import write_text
+from scdrugmap.plain import visible
 from scdrugmap.report.gallery import PICTURE_BUDGET, Gallery, draw_gallery, score_cells
 from scdrugmap.report.run_tables import read_tables
 from scdrugmap.report.summary import summarise
@@ -74,9 +75,9 @@ def render(tables: RunTables, *, interactive: bool = False) -> tuple[str, Galler
     folder = resources.files("scdrugmap.report")
     style = (folder / "report.css").read_text("utf-8")
     script = plot_script() if interactive else ""
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
-        (folder / "report.html.j2").read_text("utf-8")
-    )
+    page = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown
+    ).from_string((folder / "report.html.j2").read_text("utf-8"))
     text = page.render(
         style=Markup(style),
         style_hash=Markup(_digest(style)),
@@ -86,6 +87,11 @@ def render(tables: RunTables, *, interactive: bool = False) -> tuple[str, Galler
         **page_variables(tables, summary, scored, gallery, interactive=interactive),
     )
     return text, gallery
+
+
+def _shown(value: object) -> object:
+    """Return what the page shows of a value; names in it may turn a line round, or hide."""
+    return visible(value) if type(value) is str else value
 
 
 def _digest(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scdrugmap.errors import UsageError
+from scdrugmap.plain import visible
 from scdrugmap.report.style import PAPER, RESISTANT, SENSITIVE, SOUND, records
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def _intervals(picture: Picture) -> dict[str, Any]:
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": protocol,
+                "name": _literal(protocol),
                 "x": _plain(value),
                 "y": [len(names) - names.index(name) + shift for name in of["name"]],
-                "text": list(of["name"]),
+                "text": [_literal(name) for name in of["name"]],
                 "customdata": [list(pair) for pair in zip(_plain(low), _plain(high), strict=True)],
                 "error_x": {
                     "type": "data",
@@ -189,5 +190,5 @@ def _plain(values: np.ndarray) -> list[float | None]:
 
 def _literal(text: str) -> str:
     """Return a name so that plotly.js shows it as it is: it reads tags and templates in texts."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return text.replace("%{", "%\u200b{").replace("$", "\uff04")

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scdrugmap.plain import printable as one_line
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -195,7 +197,7 @@ def probability_colours() -> Colormap:
 
 def printable(text: str, longest: int = 24) -> str:
     """Return a name as a short label: control characters shown, the middle of long names cut."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+    shown = one_line(str(text))
     if len(shown) <= longest:
         return shown
     head = longest * 2 // 3

@@ -28,11 +28,12 @@ def model_card(info: PredictorInfo) -> str:
         "tags: [single-cell, drug-response]",
         "---",
         "",
-        f"# {info.title or info.name}",
+        f"# {_inline(info.title or info.name)}",
         "",
         (
             f"Predicts for each cell whether it is sensitive or resistant. Made by scdrugmap "
-            f"{info.scdrugmap} with {info.plugin.distribution} {info.plugin.version}."
+            f"{_inline(info.scdrugmap)} with {_inline(info.plugin.distribution)} "
+            f"{_inline(info.plugin.version)}."
         ),
         "",
         (
@@ -55,12 +56,24 @@ def model_card(info: PredictorInfo) -> str:
         "",
         "## How",
         "",
-        f"- {info.strategy}: {info.name}"
-        + (f" with head {info.head} on {info.dim} dimensions" if info.head else ""),
+        f"- {info.strategy}: {_inline(info.name)}"
+        + (f" with head {_inline(info.head)} on {info.dim} dimensions" if info.head else ""),
         *_tuning(info),
-        *([f"- options: {json.dumps(info.options, sort_keys=True)}"] if info.options else []),
-        *([f"- weights: {weights.label}, {weights.digest[:16]}"] if weights else []),
-        *([f"- licence of the weights: {weights.licence}"] if weights and weights.licence else []),
+        *(
+            [f"- options: {_code(json.dumps(info.options, sort_keys=True))}"]
+            if info.options
+            else []
+        ),
+        *(
+            [f"- weights: {_inline(weights.label)}, {_inline(weights.digest[:16])}"]
+            if weights
+            else []
+        ),
+        *(
+            [f"- licence of the weights: {_inline(weights.licence)}"]
+            if weights and weights.licence
+            else []
+        ),
         *([f"- {_inline(weights.notice)}"] if weights and weights.notice else []),
         *(
             ["- the weights must not be used commercially"]
@@ -77,7 +90,7 @@ def model_card(info: PredictorInfo) -> str:
                 )
             ]
         ),
-        f"- sensitive from p = {info.threshold.value:.4g} on ({info.threshold.source})",
+        f"- sensitive from p = {info.threshold.value:.4g} on ({_inline(info.threshold.source)})",
         "",
         "## Probabilities, and how far to trust them",
         "",
@@ -102,10 +115,11 @@ def model_card(info: PredictorInfo) -> str:
 
 
 def _prompt(prompt: PromptInfo) -> list[str]:
-    told = ", ".join(prompt.fields) or "nothing else"
+    told = ", ".join(map(_inline, prompt.fields)) or "nothing else"
     lines = [
         (
-            f"- asked with template {prompt.template} ({prompt.template_digest[:16]}): at most "
+            f"- asked with template {_inline(prompt.template)} "
+            f"({_inline(prompt.template_digest[:16])}): at most "
             f"{prompt.n_genes:,} genes of a cell, highest first, and where known {told}"
         )
     ]
@@ -211,6 +225,11 @@ def _facts(info: PredictorInfo) -> list[str]:
         ("label basis", info.label_basis),
     )
     return [f"- {name}: {', '.join(map(_inline, values))}" for name, values in facts if values]
+
+
+def _code(text: str) -> str:
+    """Return ASCII text as code, in which Markdown reads nothing."""
+    return "`" + text.replace("`", "'") + "`"
 
 
 def _inline(text: str) -> str:
