@@ -33,8 +33,9 @@ def tried(examples: int) -> settings:
     )
 
 
-QUICK, SLOW = tried(25), tried(8)
-"""For properties of arithmetic, and for those that write files or run models."""
+QUICK, SLOW, FILES = tried(25), tried(8), tried(3)
+"""For arithmetic; for what runs models or writes files; for what opens files of cells, each of which
+is looked at by a process of its own."""
 
 KNOWN_GENES = gene_table().names("symbol")[2000:2600]
 

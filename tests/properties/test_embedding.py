@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import QUICK, SLOW, counts, orders, seeds
+from made_up import FILES, QUICK, SLOW, counts, orders, seeds
 from scipy.sparse import csr_matrix, hstack
 
 from scdrugmap.baselines.estimator import Estimator
@@ -22,11 +22,11 @@ from scdrugmap.model.parts import Shard, plan_parts
 from scdrugmap.registry import get_registry
 from scdrugmap.run.store import Store
 from scdrugmap.testing import Subject, synthetic_adata
+from scdrugmap.testing.comparison import require_close
 from scdrugmap.testing.subject import N_CELLS, N_GENES, Sample
 
 MODELS = ("randproj", "scgpt", "geneformer")
 ESTIMATORS = ("hvg-logreg", "pca-logreg", "knn", "gbt")
-TOLERANCE = 1e-5
 models, estimators = st.sampled_from(MODELS), st.sampled_from(ESTIMATORS)
 subsets = st.lists(st.integers(0, N_CELLS - 1), min_size=1, max_size=N_CELLS, unique=True)
 
@@ -56,7 +56,10 @@ def fitted(name: str) -> Estimator:
 
 
 def same(found: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+    """Require equality up to rounding, as the conformance kit does."""
+    require_close(
+        expected.reshape(len(expected), -1), found.reshape(len(found), -1), "what came out"
+    )
 
 
 @SLOW
@@ -172,7 +175,7 @@ def test_every_cell_is_in_one_part_of_one_shard(
         assert part.groups is None or sum(part.groups) == len(part.index)
 
 
-@SLOW
+@FILES
 @pytest.mark.filterwarnings("ignore")
 @given(st.integers(1, 30), st.integers(1, 4), seeds)
 def test_merged_shards_are_the_embedding_of_the_whole_file(

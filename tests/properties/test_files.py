@@ -13,6 +13,7 @@ import pandas as pd
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_up import (
+    FILES,
     KNOWN_GENES,
     QUICK,
     SLOW,
@@ -209,7 +210,7 @@ def test_runs_of_rows_come_back(rows: list[int]) -> None:
     assert all(start < stop for start, stop in runs)
 
 
-@SLOW
+@FILES
 @given(
     st.lists(hostile_names, min_size=1, max_size=12, unique=True).flatmap(
         lambda names: st.tuples(st.just(names), orders(len(names)))
@@ -314,7 +315,7 @@ def test_tensors_come_back_and_their_bytes_do_not_depend_on_the_order(
     assert dump_tensors({name: tensors[name] for name in mixed}) == data
 
 
-@QUICK
+@SLOW
 @given(
     st.dictionaries(
         plain_names,
@@ -363,7 +364,7 @@ def predictor() -> Predictor:
         )
 
 
-@SLOW
+@FILES
 @given(seeds, st.integers(1, 12))
 def test_a_predictor_says_the_same_after_its_way_through_a_file(seed: int, n_cells: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -449,7 +450,7 @@ def test_an_entry_of_the_cache_with_a_changed_byte_counts_as_missing(
         assert store.get("kind", "ab" * 32) is None
 
 
-@SLOW
+@FILES
 @given(seeds, st.sampled_from([",", "\t"]), st.booleans())
 def test_a_table_of_counts_is_converted_to_the_same_counts(
     seed: int, separator: str, compress_file: bool

@@ -20,7 +20,7 @@ from scdrugmap.cards import model_cards
 from scdrugmap.config import BenchmarkConfig, DataFile, make_config, read_config, write_config
 from scdrugmap.config_records import Adapting, Override
 from scdrugmap.data import catalogue
-from scdrugmap.data.recipe import Recipe, read_recipe
+from scdrugmap.data.recipe import Derived, Evidence, Recipe, read_recipe
 from scdrugmap.data.samplesheet import read_samplesheet
 from scdrugmap.files import canonical_json, hash_json, write_json
 from scdrugmap.manifest import (
@@ -145,8 +145,26 @@ def test_a_registered_dataset_comes_back(spec: DatasetSpec) -> None:
         assert catalogue._registered() == {spec.name: spec}
 
 
+expressions = st.sampled_from([r"^(\d+)$", r"([A-Z]+)_", r"x\.(.*)", "(é|ß)", r"a\\(b)"])
+recipes = records(
+    Recipe,
+    derived=st.dictionaries(
+        texts, st.builds(Derived, column=texts, pattern=expressions), max_size=2
+    ),
+    evidence=st.lists(
+        st.builds(
+            Evidence,
+            url=texts.map(lambda text: f"https://{text}"),
+            quote=texts.map(lambda text: text + 20 * "."),
+        ),
+        min_size=1,
+        max_size=2,
+    ),
+)
+
+
 @RECORD
-@given(records(Recipe))
+@given(recipes)
 def test_a_recipe_comes_back_from_its_yaml(recipe: Recipe) -> None:
     from ruamel.yaml import YAML
 
