@@ -161,6 +161,7 @@ def running(environments: Path) -> Iterator[Server]:
     web = [own / "galaxy-web", "-c", folder / "galaxy.yml", "-b", f"127.0.0.1:{port}"]
     worker = [own / "celery", "--app", "galaxy.celery", "worker"]
     worker += ["--concurrency", PARALLEL, "--pool", "threads", "--loglevel", "INFO"]
+    worker += ["--queues", "celery,galaxy.internal,galaxy.external"]
     began = time.monotonic()
     with started(web, own, folder) as process:
         url = f"http://127.0.0.1:{port}"
