@@ -6,6 +6,7 @@ The border where errors become one line and an exit code is :func:`main`.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -125,8 +126,9 @@ def main(argv: list[str] | None = None) -> None:
     except click.ClickException as err:
         if debug:
             raise
-        err.message = printable_lines(err.message)
-        err.show()
+        told = io.StringIO()
+        err.show(file=told)
+        click.echo(printable_lines(told.getvalue()), err=True, nl=False)
         sys.exit(err.exit_code)
     except ScDrugMapError as err:
         if debug:
