@@ -70,6 +70,7 @@ def label_of(item: click.Option) -> str:
     """Return the help of an option without what Galaxy shows by other means."""
     text = re.sub(r"\s*\[default: (?P<value>[^\]]*)\]", "", item.help or "")
     text = text.removeprefix("Fine-tuning: ").removeprefix("Text models: ").strip().rstrip(".")
+    text = text.removesuffix("; repeatable").replace("; repeatable.", ".").replace("`", "'")
     return text[:1].upper() + text[1:]
 
 
