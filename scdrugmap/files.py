@@ -11,6 +11,7 @@ import platform
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ _RESOURCE_ERRORS = {
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-_ERRNO_IN_TEXT = re.compile(r"errno = (\d+)")  # how the HDF5 library passes it on
+_ERRNO_IN_TEXT = re.compile(r"errno = (\d+)|os error (\d+)")  # of HDF5, and of safetensors
 _MOST_NAME_BYTES = 80  # of the target's name in the temporary one: file systems allow 255 in all
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _TEMPORARY_NAME = re.compile(
@@ -45,12 +46,12 @@ _TEMPORARY_NAME = re.compile(
 
 
 def error_number(err: BaseException) -> int:
-    """Return the number of an operating-system error, also of one that HDF5 wrapped; 0: none."""
+    """Return the number of an operating-system error, also of a wrapped one; 0: none."""
     number = getattr(err, "errno", None)
     if isinstance(number, int) and number:
         return number
     found = _ERRNO_IN_TEXT.search(str(err))
-    return int(found[1]) if found else 0
+    return int(found[1] or found[2]) if found else 0
 
 
 def resource_error(
@@ -268,7 +269,7 @@ def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
     _tidy(target.parent, prefix)
     try:
         yield temporary
-    except (OSError, RuntimeError) as err:  # HDF5 raises RuntimeError when closing fails
+    except (OSError, RuntimeError, *_foreign_errors()) as err:  # closing HDF5: RuntimeError
         named = getattr(err, "filename", None)
         ours = named is None or str(named) in (str(temporary), str(target))
         place = target if ours else Path(str(named))
@@ -278,6 +279,12 @@ def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
         raise failed from err
     finally:
         remove(temporary)
+
+
+def _foreign_errors() -> tuple[type[Exception], ...]:
+    """Return the error of safetensors, if it is in use: whatever happens, it is no OSError."""
+    module = sys.modules.get("safetensors")
+    return () if module is None else (module.SafetensorError,)
 
 
 def _tidy(folder: Path, prefix: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from scdrugmap.data.formats import Format, recognise
 from scdrugmap.data.genes import EXPRESSION
+from scdrugmap.data.hdf5_writing import write_h5ad, writing_hdf5
 from scdrugmap.data.tenx import read_10x
 from scdrugmap.data.text_table import Layout, read_layout, read_pieces
 from scdrugmap.errors import DataError, UsageError
@@ -114,7 +115,7 @@ def _convert_10x(source: Path, output: Path, compression: str | None) -> Convert
             )
         adata = adata[:, is_gene].copy()
     with atomic_path(output) as temporary:
-        adata.write_h5ad(temporary, compression=compression)
+        write_h5ad(adata, temporary, compression=compression)
     return Converted(adata.n_obs, adata.n_vars, tuple(notices))
 
 
@@ -137,11 +138,9 @@ def _write_table(
     source: Path, layout: Layout, target: Path, compression: str | None, quiet: bool
 ) -> int:
     """Write the h5ad file of a table and return the number of cells."""
-    import h5py
-
     names: list[np.ndarray] = []
     facts: list[pd.DataFrame] = []
-    with h5py.File(target, "w") as file:
+    with writing_hdf5(target) as file:
         writer = _RowWriter(file.create_group("X"), len(layout.genes), compression)
         for piece in read_pieces(source, layout):
             writer.append(piece.values)

@@ -16,6 +16,7 @@ import numpy as np
 
 from scdrugmap.data.download import hash_file
 from scdrugmap.data.gene_rows import read_gene_rows
+from scdrugmap.data.hdf5_writing import write_h5ad
 from scdrugmap.data.recipe import Annotations, Recipe, Source, read_recipe
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path, canonical_json, check_output, check_room, scratch_folder
@@ -107,7 +108,7 @@ def prepare_series(
         _annotate(adata, recipe.annotations, folder, used)
     _finish(adata, recipe, used)
     with atomic_path(output) as temporary:
-        adata.write_h5ad(temporary, compression="gzip")
+        write_h5ad(adata, temporary, compression="gzip")
     labels = adata.obs["response"].astype(object).fillna("").value_counts()
     return Prepared(adata.n_obs, adata.n_vars, {str(k): int(v) for k, v in labels.items()})
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scdrugmap.data.hdf5_writing import write_h5ad
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
 from scdrugmap.errors import UsageError
 from scdrugmap.files import atomic_path, check_output
@@ -183,7 +184,7 @@ def write_cohort(settings: Simulation, output: Path, *, overwrite: bool = False)
     check_output(output, overwrite=overwrite)
     adata = _make(settings)
     with atomic_path(output) as temporary:
-        adata.write_h5ad(temporary, compression="gzip")
+        write_h5ad(adata, temporary, compression="gzip")
 
 
 def _make(settings: Simulation) -> AnnData:

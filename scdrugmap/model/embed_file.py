@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scdrugmap.data.hdf5_writing import writing_hdf5
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path, check_output
-from scdrugmap.model.embedding_file import EmbeddingWriter, check_target, open_plain, to_runs
+from scdrugmap.model.embedding_file import EmbeddingWriter, check_target, to_runs
 from scdrugmap.model.gene_embedding import embed_genes, require_genes, write_gene_embeddings
 from scdrugmap.model.job import EmbeddingJob
 from scdrugmap.model.load import load_model, parse_options
@@ -231,7 +232,7 @@ class _File:
     def write(
         self, path: Path, requests: Sequence[ModelRequest], options: Mapping[str, Any]
     ) -> None:
-        with open_plain(path, "w" if self.place is None else "r+") as file:
+        with writing_hdf5(path, "w" if self.place is None else "r+") as file:
             writer = self._fill(file, requests, options)
         writer.verify(path)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scdrugmap.data.hdf5_writing import check_written, path_of
 from scdrugmap.errors import DataError, ResourceError, UsageError
 from scdrugmap.files import canonical_json, check_room
 from scdrugmap.model.batching import NO_KNOWN_GENES
@@ -71,7 +72,7 @@ class EmbeddingWriter:
         key, obsm = obsm_key(model), self._file["obsm"]
         if key in obsm:
             del obsm[key]
-        check_room(Path(self._file.filename), 4 * dim * self.n_rows)
+        check_room(path_of(self._file), 4 * dim * self.n_rows)
         layout: dict[str, Any] = {"fill_time": "never"}  # every row is written
         if self._droppable:
             layout["maxshape"] = (None, dim)
@@ -85,6 +86,7 @@ class EmbeddingWriter:
         order = np.argsort(rows, kind="stable")
         rows, values = rows[order], np.ascontiguousarray(values[order], "<f4")
         write_runs(self._datasets[model], rows, values)
+        check_written(self._file)
         self._sums.append((model, rows, _checksum(values)))
 
     def drop(self, kept: np.ndarray) -> None:
@@ -105,7 +107,9 @@ class EmbeddingWriter:
         ResourceError
             A part reads back differently.
         """
-        with open_plain(path, "r") as file:
+        import h5py
+
+        with h5py.File(path, "r") as file:
             for model, rows, expected in self._sums:
                 key = obsm_key(model)
                 if _checksum(read_runs(file["obsm"][key], rows)) != expected:
@@ -127,15 +131,6 @@ class EmbeddingWriter:
         if key in group:
             del group[key]
         _write_element(group, key, canonical_json(record))
-
-
-@contextmanager
-def open_plain(path: Path, mode: str) -> Iterator[h5py.File]:
-    """Open a file that we made, or are making."""
-    import h5py
-
-    with h5py.File(path, mode) as file:
-        yield file
 
 
 def _checksum(values: np.ndarray) -> int:

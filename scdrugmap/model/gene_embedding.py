@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from scdrugmap.data.hdf5_writing import write_h5ad
 from scdrugmap.errors import DataError, PluginError, UsageError
 from scdrugmap.files import atomic_path
 from scdrugmap.model.device import Precision, arithmetic, resolve_device, resolve_precision
@@ -222,4 +223,4 @@ def write_gene_embeddings(found: GeneEmbeddings, model: str, target: Path) -> No
     adata.obsm[obsm_key(model)] = found.values.reshape(-1, found.values.shape[-1])
     adata.uns[UNS] = {f"genes_{model}": canonical_json(found.record)}
     with atomic_path(Path(target), n_bytes=found.values.nbytes) as temporary:
-        adata.write_h5ad(temporary)
+        write_h5ad(adata, temporary)

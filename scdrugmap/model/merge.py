@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scdrugmap.data.hdf5_writing import writing_hdf5
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path, check_output
 from scdrugmap.model.embedding_file import (
@@ -18,7 +19,6 @@ from scdrugmap.model.embedding_file import (
     embedding,
     from_runs,
     open_embeddings,
-    open_plain,
     read_records,
 )
 from scdrugmap.model.parts import PART_CELLS, names_digest
@@ -80,7 +80,7 @@ def merge_embeddings(shards: Sequence[Path], output: Path, *, overwrite: bool = 
     _check_together(pieces)
     place, obs = _order(pieces)
     with atomic_path(output) as temporary:
-        with open_plain(temporary, "w") as file:
+        with writing_hdf5(temporary) as file:
             writer = EmbeddingWriter(file, len(place))
             for model, record in pieces[0].records.items():
                 writer.add(model, int(record["dim"]))

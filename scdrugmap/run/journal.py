@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -97,13 +98,18 @@ class RunFolder:
             return None
 
     def note(self, event: str, **facts: Any) -> None:
-        """Add a line to the history."""
+        """Add a line to the history; one that a full disk or a kill cut off stays by itself."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **facts}
+        data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        path = self.path / HISTORY_FILE
         try:
-            with open(self.path / HISTORY_FILE, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+            with open(path, "ab+", buffering=0) as handle:
+                if handle.seek(0, os.SEEK_END):
+                    handle.seek(-1, os.SEEK_END)
+                    data = data if handle.read(1) == b"\n" else b"\n" + data
+                handle.write(data)
         except OSError as err:
-            raise (resource_error(err, self.path / HISTORY_FILE) or err) from err
+            raise (resource_error(err, path, len(data)) or err) from err
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -263,9 +264,8 @@ class Store:
             with _as_resource_error(path):
                 folder = self.root / "quarantine"
                 folder.mkdir(exist_ok=True)
-                numbers = (n for n in range(10**6) if not (folder / f"{path.name}-{n}").exists())
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
-                    path.rename(folder / f"{path.name}-{next(numbers)}")
+                    path.rename(folder / f"{path.name}-{secrets.token_hex(4)}")
                 where = f"it was moved to {folder} and is computed again"
         self._notice(f"the cache entry {path.name[:12]} is damaged ({problem}): {where}")
 

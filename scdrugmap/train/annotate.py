@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scdrugmap.data.hdf5_writing import write_h5ad
 from scdrugmap.errors import UsageError
 from scdrugmap.files import atomic_path
 from scdrugmap.train.conformal import SETS
@@ -117,4 +118,4 @@ def write_annotated(obs: pd.DataFrame, predicted: Predicted, target: Path, key: 
     adata = anndata.AnnData(obs=storable(obs)[0])
     annotate(adata, predicted, key)
     with atomic_path(Path(target)) as temporary:
-        adata.write_h5ad(temporary)
+        write_h5ad(adata, temporary)
