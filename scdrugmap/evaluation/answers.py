@@ -8,7 +8,15 @@ import pandas as pd
 from scdrugmap.data.labels import target
 from scdrugmap.errors import DataError
 from scdrugmap.evaluation.scores import TestCells, join_notes
-from scdrugmap.evaluation.tables import DRAW, FACETS, TARGET, check_predictions, check_splits
+from scdrugmap.evaluation.tables import (
+    DRAW,
+    FACETS,
+    SET,
+    SET_LEVEL,
+    TARGET,
+    check_predictions,
+    check_splits,
+)
 
 THRESHOLD = 0.5
 """At or above it a call is sensitive, where no other threshold was tuned."""
@@ -125,7 +133,7 @@ def beside_truth(part: pd.DataFrame, splits: pd.DataFrame) -> tuple[pd.DataFrame
     -------
     DataFrame
         Sorted by dataset, cell and fold: truth and origin of each cell (categories in the order
-        of their names), ``p``, ``threshold``, ``answered``.
+        of their names), ``p``, ``threshold``, ``answered``, and sets where there are any.
     str
         What every figure of the run must say.
     """
@@ -145,6 +153,9 @@ def beside_truth(part: pd.DataFrame, splits: pd.DataFrame) -> tuple[pd.DataFrame
     cells["answered"] = (part["state"] == "answered").reindex(rows, fill_value=False).to_numpy()
     cells["p"] = part["p_sensitive"].reindex(rows).where(cells["answered"].to_numpy(), 0.5)
     cells["threshold"] = part["threshold"].reindex(rows).fillna(THRESHOLD)
+    if SET in part:
+        cells[SET] = part[SET].fillna("").reindex(rows, fill_value="").to_numpy()
+        cells[SET_LEVEL] = part[SET_LEVEL].reindex(rows).to_numpy()
     threshold_of_fold = part.groupby("fold")["threshold"].min().fillna(THRESHOLD)
     gone = ~np.isin(rows, part.index)
     cells.loc[gone, "threshold"] = cells["fold"][gone].map(threshold_of_fold).fillna(THRESHOLD)

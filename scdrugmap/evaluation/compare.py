@@ -136,10 +136,10 @@ def compare_models(
     models = _trained(scored, splits)
     pairs = _pairs([model.name for model in models], reference)
     by_name = {model.name: model for model in models}
-    measure = _Measure(metrics, draws, seed)
     protocol = protocol_of(splits)
     known = PROTOCOLS.get(protocol)
     paper = known is not None and known.family == "paper"
+    measure = _Measure(metrics, draws, seed, cells_only=paper)  # of folds, only cells are tested
     share = _test_share(splits)
     rows: list[dict[str, Any]] = []
     apart: list[str] = []
@@ -196,8 +196,9 @@ def compare_files(
 class _Measure:
     """Measure trainings once for all pairs with the same test cells."""
 
-    def __init__(self, metrics: Sequence[str], draws: int, seed: int) -> None:
+    def __init__(self, metrics: Sequence[str], draws: int, seed: int, *, cells_only: bool) -> None:
         self._metrics, self._draws, self._seed = metrics, draws, seed
+        self._cells_only = cells_only
         self._known: dict[tuple[Name, bytes], list[Standing]] = {}
 
     def standings(self, model: _Trained, rows: pd.Index) -> list[Standing]:
@@ -212,7 +213,14 @@ class _Measure:
     def _standing(self, cells: pd.DataFrame) -> Standing:
         test, _ = as_test_cells(cells)
         fold = cells["fold"].to_numpy(np.int64)
-        return take_standing(test, fold, self._metrics, draws=self._draws, seed=self._seed)
+        return take_standing(
+            test,
+            fold,
+            self._metrics,
+            draws=self._draws,
+            seed=self._seed,
+            cells_only=self._cells_only,
+        )
 
 
 def _trained(scored: pd.DataFrame, splits: pd.DataFrame) -> list[_Trained]:

@@ -17,6 +17,7 @@ from scdrugmap.evaluation.answers import (
     beside_truth,
     join_answers,
 )
+from scdrugmap.evaluation.label_sets import COVERAGE, SIZE, score_sets
 from scdrugmap.evaluation.levels import score_levels
 from scdrugmap.evaluation.metrics import best_constant
 from scdrugmap.evaluation.scores import join_notes
@@ -70,7 +71,9 @@ def evaluate(
     -------
     DataFrame
         Columns of ``metrics.tsv``. Where the split knows tissues, cancer types, drugs or targets,
-        there are rows for each of them, named in the column ``facet``.
+        there are rows for each of them, named in the column ``facet``. Where predictions have
+        conformal sets, there are rows for their coverage and size
+        (:mod:`~scdrugmap.evaluation.label_sets`).
         ``attrs["notices"]`` (tuple of str) says what was left out.
 
     Raises
@@ -159,6 +162,12 @@ def describe_metrics(metrics: pd.DataFrame) -> list[str]:
         name = f"{run[0]} ({run[1]}, seed {run[2]})"
         text.append(f"{name:<28}  {_figure(f1):<22}  {float(constant):>8.3f}  {_figure(auroc):<22}")
         text += [f"  {note}" for note in [f1["note"]] if note]
+        for _, sets in part[part["metric"].isin((COVERAGE, SIZE))].groupby("threshold"):
+            of = sets.set_index("metric")
+            text.append(
+                f"  sets at level {of['threshold'].iloc[0]:g} hold the label of "
+                f"{_figure(of.loc[COVERAGE])} of the cells; mean size {of.loc[SIZE, 'value']:.2f}"
+            )
     return text
 
 
@@ -216,3 +225,4 @@ def _score(cells: pd.DataFrame, *, draws: int, seed: int, macro: bool) -> Iterat
             "n_groups": score.n_groups,
             "note": join_notes(score.note, spread if score.threshold == "tuned" else ""),
         }
+    yield from score_sets(cells, test, draws=draws, seed=seed, macro=macro)

@@ -21,7 +21,7 @@ from scdrugmap.evaluation.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 BINS = 1000
 MIN_GROUPS_FOR_INTERVAL = 5
@@ -90,6 +90,7 @@ def draw_cell_metrics(
     p_sensitive: np.ndarray,
     right: Mapping[str, np.ndarray],
     stream: int = 1,
+    metrics: Collection[str] | None = None,
 ) -> dict[Key, np.ndarray]:
     """Return the metrics over cells in every draw.
 
@@ -104,6 +105,8 @@ def draw_cell_metrics(
         For each threshold whether the call was right.
     stream : int
         Number of the random stream for the cells.
+    metrics : collection of str, optional
+        Draw these only, without their skill; default: all. The draws are the same.
 
     Returns
     -------
@@ -123,9 +126,7 @@ def draw_cell_metrics(
     size = np.bincount(column)
     squared_error = np.bincount(column, (p_sensitive - truth) ** 2) / size
     is_sensitive = truth[first]
-    to_bin = csr_matrix(
-        (np.ones(n_columns), (place[first], np.arange(n_columns))), shape=(len(value), n_columns)
-    )
+    columns = [np.flatnonzero(chosen) for chosen in (is_sensitive, ~is_sensitive)]
     cell_of_confusion = {
         name: np.eye(4)[np.where(is_sensitive, 1 - flags[first], 2 + flags[first])]
         for name, flags in right.items()
@@ -134,23 +135,29 @@ def draw_cell_metrics(
     parts: list[dict[Key, np.ndarray]] = []
     for begin in range(0, len(resampling.groups), _DRAWS_AT_ONCE):
         weight = resampling.groups[begin : begin + _DRAWS_AT_ONCE]
-        drawn = _draw_cells((per_group @ weight.T).T, random)  # (draws, columns)
-        positive = (to_bin @ (drawn * is_sensitive).T).T  # (draws, bins)
-        negative = (to_bin @ (drawn * ~is_sensitive).T).T
+        drawn = draw_counts((per_group @ weight.T).T, random)  # (draws, columns)
+        positive, negative = (_by_bin(drawn, of, place[first], len(value)) for of in columns)
         values: dict[Key, np.ndarray] = {}
         for name, cell in cell_of_confusion.items():
             for metric, result in thresholded_metrics(drawn @ cell).items():
                 values[metric, name] = result
-        for metric, result in _ranking(positive, negative).items():
+        auroc_alone = metrics is not None and not any("auprc" in name for name in metrics)
+        ranked = _auroc if auroc_alone else _ranking
+        for metric, result in ranked(positive, negative).items():
             values[metric, ""] = result
         total = positive + negative
         both = (positive.sum(1) > 0) & (negative.sum(1) > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             values["brier", ""] = drawn @ squared_error / drawn.sum(1)
-        values["ece", ""] = calibration_error(value, positive, total)
+        if metrics is None or "ece" in metrics:
+            values["ece", ""] = calibration_error(value, positive, total)
         for metric in ("brier", "ece"):
-            values[metric, ""] = np.where(both, values[metric, ""], np.nan)
-        parts.append(with_skill(values, positive.sum(1), negative.sum(1)))
+            if (metric, "") in values:
+                values[metric, ""] = np.where(both, values[metric, ""], np.nan)
+        if metrics is None:
+            parts.append(with_skill(values, positive.sum(1), negative.sum(1)))
+        else:
+            parts.append({key: drawn for key, drawn in values.items() if key[0] in metrics})
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
@@ -231,12 +238,45 @@ def _bins(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return place, value
 
 
-def _draw_cells(counts: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Take as many cells as there are, with replacement, in every row."""
+def _by_bin(drawn: np.ndarray, columns: np.ndarray, place: np.ndarray, n_bins: int) -> np.ndarray:
+    """Add up the columns of one label that lie in one bin, (draws, bins).
+
+    Columns are sorted by bin, and nearly all bins have one column of a label.
+    """
+    found = np.zeros((len(drawn), n_bins))
+    if len(columns):
+        bins, start = np.unique(place[columns], return_index=True)
+        kept = drawn[:, columns]
+        found[:, bins] = kept if len(bins) == len(columns) else np.add.reduceat(kept, start, axis=1)
+    return found
+
+
+def draw_counts(counts: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Take as many cells as there are, with replacement, in every row.
+
+    Parameters
+    ----------
+    counts : (draws, K) number
+        Cells of each kind among the groups taken.
+    random : Generator
+
+    Returns
+    -------
+    (draws, K) float64
+    """
     total = counts.sum(1)
     safe = np.maximum(total, 1)[:, None]
     share = np.where(total[:, None] > 0, counts / safe, 1 / counts.shape[1])
     return random.multinomial(total.astype(np.int64), share).astype(np.float64)
+
+
+def _auroc(positive: np.ndarray, negative: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the first metric of :func:`_ranking` only."""
+    n_positive, n_negative = positive.sum(-1), negative.sum(-1)
+    below = np.cumsum(negative, -1) - negative / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = (positive * below).sum(-1) / (n_positive * n_negative)
+    return {"auroc": np.where((n_positive > 0) & (n_negative > 0), value, np.nan)}
 
 
 def _ranking(positive: np.ndarray, negative: np.ndarray) -> dict[str, np.ndarray]:
@@ -245,14 +285,15 @@ def _ranking(positive: np.ndarray, negative: np.ndarray) -> dict[str, np.ndarray
     at_most_positive, at_most_negative = np.cumsum(positive, -1), np.cumsum(negative, -1)
     at_least_positive = n_positive[..., None] - at_most_positive + positive
     at_least_negative = n_negative[..., None] - at_most_negative + negative
+    # counts are whole: where there is none, 0 / 1 stands for 0 / 0
+    precision = at_least_positive / np.maximum(at_least_positive + at_least_negative, 1.0)
+    precision_below = at_most_negative / np.maximum(at_most_negative + at_most_positive, 1.0)
+    ordered = (positive * (at_most_negative - negative / 2)).sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ordered = (positive * (at_most_negative - negative / 2)).sum(-1)
-        precision = at_least_positive / (at_least_positive + at_least_negative)
-        precision_below = at_most_negative / (at_most_negative + at_most_positive)
         values = {
             "auroc": ordered / (n_positive * n_negative),
-            "auprc_sensitive": (positive * np.nan_to_num(precision)).sum(-1) / n_positive,
-            "auprc_resistant": (negative * np.nan_to_num(precision_below)).sum(-1) / n_negative,
+            "auprc_sensitive": (positive * precision).sum(-1) / n_positive,
+            "auprc_resistant": (negative * precision_below).sum(-1) / n_negative,
         }
     both = (n_positive > 0) & (n_negative > 0)
     return {name: np.where(both, value, np.nan) for name, value in values.items()}

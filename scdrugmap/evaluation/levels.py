@@ -35,7 +35,7 @@ from scdrugmap.evaluation.sample_figures import Samples, sum_up_samples
 from scdrugmap.evaluation.scores import Level, Score, TestCells, join_notes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 __all__ = ["Level", "Score", "TestCells", "cell_values", "measure_levels", "score_levels"]
 
@@ -51,7 +51,15 @@ def score_levels(test: TestCells, *, draws: int, seed: int, macro: bool = True) 
     return [score for level in levels for score in level.scores()]
 
 
-def measure_levels(test: TestCells, *, draws: int, seed: int, macro: bool = True) -> list[Level]:
+def measure_levels(
+    test: TestCells,
+    *,
+    draws: int,
+    seed: int,
+    macro: bool = True,
+    metrics: Collection[str] | None = None,
+    cells_only: bool = False,
+) -> list[Level]:
     """Return all metrics of a test set at all levels, and in every draw of the bootstrap.
 
     Parameters
@@ -63,6 +71,10 @@ def measure_levels(test: TestCells, *, draws: int, seed: int, macro: bool = True
     seed : int
     macro : bool
         Intervals of means over datasets too, which cost as much as the datasets one by one.
+    metrics : collection of str, optional
+        Draw these only over cells and datasets; default: all.
+    cells_only : bool
+        Measure the first level only.
     """
     n_groups = len(np.unique(test.group))
     resampling, reason = None, ""
@@ -72,17 +84,22 @@ def measure_levels(test: TestCells, *, draws: int, seed: int, macro: bool = True
         reason = f"no interval: {n_groups} groups, {MIN_GROUPS_FOR_INTERVAL} needed"
     else:
         resampling = resample(test.group, test.study, draws=draws, seed=seed)
-    levels = [_score_cells(test, resampling, reason), _score_samples(test, resampling, reason)]
+    levels = [_score_cells(test, resampling, reason, metrics)]
+    if cells_only:
+        return levels
+    levels.append(_score_samples(test, resampling, reason))
     if len(np.unique(test.dataset)) > 1:
         if not macro:
             resampling, reason = None, reason or "no interval for single folds"
-        levels.append(_score_datasets(test, resampling, reason))
+        levels.append(_score_datasets(test, resampling, reason, metrics))
     return levels
 
 
-def _score_cells(test: TestCells, resampling: Resampling | None, reason: str) -> Level:
+def _score_cells(
+    test: TestCells, resampling: Resampling | None, reason: str, metrics: Collection[str] | None
+) -> Level:
     parts = [_Part(rows, draw) for draw, rows in _draws(test)]
-    found = _cell_parts(test, parts, resampling)
+    found = _cell_parts(test, parts, resampling, metrics)
     if not found.values:
         shortage = _shortage_of_cells(test.take(parts[0].rows))
         return Level("cell", dict.fromkeys(_cell_keys(test), np.nan), {}, _size(test), shortage)
@@ -150,7 +167,9 @@ def _sample_values(
     return values, drawn
 
 
-def _score_datasets(test: TestCells, resampling: Resampling | None, reason: str) -> Level:
+def _score_datasets(
+    test: TestCells, resampling: Resampling | None, reason: str, metrics: Collection[str] | None
+) -> Level:
     """Average the metrics over cells over the datasets, each with the same weight."""
     names, code = np.unique(test.dataset, return_inverse=True)
     draws = list(_draws(test))
@@ -159,7 +178,7 @@ def _score_datasets(test: TestCells, resampling: Resampling | None, reason: str)
         for draw, rows in draws
         for number in range(len(names))
     ]
-    found = _cell_parts(test, [part for part in parts if len(part.rows)], resampling)
+    found = _cell_parts(test, [part for part in parts if len(part.rows)], resampling, metrics)
     share = f"mean of {len(found.datasets)} of {len(names)} datasets"
     if not found.values:
         note = join_notes("not evaluable: no dataset is", share)
@@ -216,7 +235,12 @@ class _Found:
         return text + (f", AUROC with standard deviation {np.std(auroc, ddof=1):.3f}" * (used > 1))
 
 
-def _cell_parts(test: TestCells, parts: list[_Part], resampling: Resampling | None) -> _Found:
+def _cell_parts(
+    test: TestCells,
+    parts: list[_Part],
+    resampling: Resampling | None,
+    metrics: Collection[str] | None,
+) -> _Found:
     """Score the cells of each part; parts that are not evaluable are left out."""
     found = _Found()
     for rows, draw, stream in parts:
@@ -232,6 +256,7 @@ def _cell_parts(test: TestCells, parts: list[_Part], resampling: Resampling | No
                 p_sensitive=part.p_sensitive,
                 right=part.right,
                 stream=stream + _DRAW_STREAMS * draw,
+                metrics=metrics,
             )
             if stream >= _FIRST_DATASET:
                 study = resampling.study_of_group[resampling.group[rows[0]]]

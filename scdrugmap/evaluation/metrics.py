@@ -112,14 +112,17 @@ def ranking_metrics(*, truth: np.ndarray, p_sensitive: np.ndarray) -> dict[str, 
         True for sensitive; both classes are there.
     p_sensitive : (n,) float
     """
+    from sklearn import config_context
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     truth = _flags(truth, "truth")
-    return {
-        "auroc": float(roc_auc_score(truth, p_sensitive)),
-        "auprc_sensitive": float(average_precision_score(truth, p_sensitive)),
-        "auprc_resistant": float(average_precision_score(~truth, -np.asarray(p_sensitive))),
-    }
+    # checking the arguments takes longer than the figures of a small dataset
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        return {
+            "auroc": float(roc_auc_score(truth, p_sensitive)),
+            "auprc_sensitive": float(average_precision_score(truth, p_sensitive)),
+            "auprc_resistant": float(average_precision_score(~truth, -np.asarray(p_sensitive))),
+        }
 
 
 def probability_metrics(*, truth: np.ndarray, p_sensitive: np.ndarray) -> dict[str, float]:
@@ -155,11 +158,8 @@ def calibration_bin(total: np.ndarray) -> np.ndarray:
     (..., B) int64
     """
     below = np.cumsum(total, -1) - total / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = below / total.sum(-1, keepdims=True)
-    return np.minimum(np.nan_to_num(share) * CALIBRATION_BINS, CALIBRATION_BINS - 1).astype(
-        np.int64
-    )
+    share = below / np.maximum(total.sum(-1, keepdims=True), 1.0)  # counts are whole
+    return np.minimum(share * CALIBRATION_BINS, CALIBRATION_BINS - 1).astype(np.int64)
 
 
 def calibration_error(value: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -79,7 +79,13 @@ class Standing:
 
 
 def take_standing(
-    test: TestCells, fold: np.ndarray, metrics: Sequence[str], *, draws: int, seed: int
+    test: TestCells,
+    fold: np.ndarray,
+    metrics: Sequence[str],
+    *,
+    draws: int,
+    seed: int,
+    cells_only: bool = False,
 ) -> Standing:
     """Measure one training of a model.
 
@@ -92,6 +98,8 @@ def take_standing(
         Those to compare.
     draws, seed : int
         Of the bootstrap.
+    cells_only : bool
+        Leave out samples and datasets.
     """
     names, group = np.unique(test.group, return_inverse=True)
     draw = np.unique(test.draw, return_inverse=True)[1]
@@ -102,14 +110,21 @@ def take_standing(
     size = np.bincount(draw)[draw] * n_draws
     squared = (test.p_sensitive - test.truth) ** 2
     return Standing(
-        {level.name: level for level in measure_levels(test, draws=draws, seed=seed)},
+        {
+            level.name: level
+            for level in measure_levels(
+                test, draws=draws, seed=seed, metrics=metrics, cells_only=cells_only
+            )
+        },
         counts.reshape(n_draws, n_groups, 4).astype(np.float64),
         np.bincount(group, squared / size, n_groups),
-        {
+        {}
+        if cells_only
+        else {
             "cell": Votes(_ranks(test.p_sensitive, draw), test.truth, group, draw),
             "sample": _sample_votes(test, group, draw),
         },
-        _by(test, np.unique(test.dataset, return_inverse=True)[1], metrics),
+        {} if cells_only else _by(test, np.unique(test.dataset, return_inverse=True)[1], metrics),
         _by(test, np.unique(fold, return_inverse=True)[1], metrics),
     )
 

@@ -107,6 +107,10 @@ LEVELS = ("cell", "sample", "dataset_macro")
 ONE_PREDICTION = ("dataset", "cell", "model", "strategy", "fold", "seed")
 """Columns that no two predictions share."""
 
+SET, SET_LEVEL = "prediction_set", "set_level"
+"""Which labels cannot be excluded for a cell, and at which level: further columns of predictions,
+where the predictor saw validation cells."""
+LABEL_SETS = ("resistant", "sensitive", "both", "none")
 SPLIT_EXTRAS = (TARGET, DRAW, *FACETS)
 """Columns that a split has where there is something to say."""
 
@@ -193,6 +197,13 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> None:
         "is not between 0 and 1",
     )
     _require_unique(table, ONE_PREDICTION, where)
+    if SET in table or SET_LEVEL in table:
+        _require_columns(table, (SET, SET_LEVEL), where)
+        named = table[SET].fillna("")
+        _require_one_of(named, ("", *LABEL_SETS), where)
+        level = table[SET_LEVEL]
+        held = ((level > 0) & (level < 1)) | (named == "")
+        _require(held, level, where, "is no level of a set")
 
 
 def check_metrics(table: pd.DataFrame, where: str = "metrics") -> None:
@@ -225,6 +236,13 @@ def check_comparisons(table: pd.DataFrame, where: str = "comparisons") -> None:
 def split_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of a split in their order."""
     return table[[*SPLIT_COLUMNS, *(c for c in SPLIT_EXTRAS if c in table)]]
+
+
+def prediction_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of predictions in their order, sets last where there are any."""
+    if SET not in table:
+        return table[list(PREDICTION_COLUMNS)]
+    return table.assign(**{SET: table[SET].fillna("")})[[*PREDICTION_COLUMNS, SET, SET_LEVEL]]
 
 
 def metric_columns(table: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,8 @@ from scdrugmap.evaluation.table_rules import (
     ONE_PREDICTION,
     PREDICTION_COLUMNS,
     PREDICTION_ROLES,
+    SET,
+    SET_LEVEL,
     SPLIT_COLUMNS,
     SPLIT_ROLES,
     STATES,
@@ -27,6 +29,7 @@ from scdrugmap.evaluation.table_rules import (
     check_predictions,
     check_splits,
     metric_columns,
+    prediction_columns,
     protocol_of,
     split_columns,
     split_id,
@@ -46,6 +49,8 @@ __all__ = [
     "ONE_PREDICTION",
     "PREDICTION_COLUMNS",
     "PREDICTION_ROLES",
+    "SET",
+    "SET_LEVEL",
     "SPLIT_COLUMNS",
     "SPLIT_ROLES",
     "STATES",
@@ -72,6 +77,7 @@ _PREDICTION_NUMBERS = {
     "seed": "int64",
     "p_sensitive": "float64",
     "threshold": "float64",
+    SET_LEVEL: "float64",
 }
 _METRIC_NUMBERS = {
     "seed": "int64",
@@ -119,8 +125,9 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        :data:`PREDICTION_COLUMNS`; ``fold`` and ``seed`` int64, ``p_sensitive`` and
-        ``threshold`` float64, all others str.
+        :data:`PREDICTION_COLUMNS` and, where the file has them, :data:`SET` and :data:`SET_LEVEL`;
+        ``fold`` and ``seed`` int64, ``p_sensitive``, ``threshold`` and ``set_level`` float64, all
+        others str.
 
     Raises
     ------
@@ -131,7 +138,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """
     table = read_table(path, PREDICTION_COLUMNS, _PREDICTION_NUMBERS)
     check_predictions(table, str(path))
-    return table[list(PREDICTION_COLUMNS)]
+    return prediction_columns(table)
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
@@ -184,7 +191,7 @@ def write_splits(table: pd.DataFrame, path: Path) -> None:
 def write_predictions(table: pd.DataFrame, path: Path) -> None:
     """Write ``predictions.tsv`` (compressed for ``.gz``) after :func:`check_predictions`."""
     check_predictions(table)
-    write_table(table[list(PREDICTION_COLUMNS)], path)
+    write_table(prediction_columns(table), path)
 
 
 def write_metrics(table: pd.DataFrame, path: Path) -> None:

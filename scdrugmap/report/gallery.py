@@ -12,6 +12,7 @@ import pandas as pd
 from scdrugmap.report import curves, figures
 from scdrugmap.report.compared import comparison_pictures
 from scdrugmap.report.model_gallery import PICTURE_BUDGET, ModelPictures, Scored, draw_models
+from scdrugmap.report.ranks import rank_models, ranking_picture
 from scdrugmap.report.style import SERIES
 from scdrugmap.report.summary import (
     METRICS,
@@ -48,7 +49,7 @@ class Gallery:
 
     Attributes
     ----------
-    overview, compared, shots, datasets, parts, maps : list of Picture
+    overview, compared, ranks, shots, datasets, parts, maps : list of Picture
         ``parts`` are tissues, cancer types, drug types and drugs.
     models : list of ModelPictures
     left_out : list of str
@@ -57,6 +58,7 @@ class Gallery:
 
     overview: list[Picture]
     compared: list[Picture]
+    ranks: list[Picture]
     shots: list[Picture]
     datasets: list[Picture]
     parts: list[Picture]
@@ -67,7 +69,7 @@ class Gallery:
     def __iter__(self) -> Iterator[Picture]:
         yield from self.overview
         yield from self.compared
-        for pictures in (self.shots, self.datasets, self.parts, self.maps):
+        for pictures in (self.ranks, self.shots, self.datasets, self.parts, self.maps):
             yield from pictures
         for model in self.models:
             for _, pictures in model.protocols:
@@ -84,6 +86,7 @@ def draw_gallery(
         compared=comparison_pictures(
             tables.run, tables.compared, [item.name for item in summary.shown]
         ),
+        ranks=_ranks(tables, summary),
         shots=_shots(tables, summary),
         datasets=_datasets(tables, summary),
         parts=_parts(tables.metrics, summary),
@@ -128,6 +131,15 @@ def _overview(tables: RunTables, summary: Summary) -> list[Picture]:
                 file=f"overview-{metric}",
             )
             pictures.append(picture)
+    return pictures
+
+
+def _ranks(tables: RunTables, summary: Summary) -> list[Picture]:
+    pictures = []
+    for item in summary.shown:
+        ranking, _ = rank_models(tables.run, tables.metrics, item.name)
+        if ranking is not None:
+            pictures.append(ranking_picture(ranking, item))
     return pictures
 
 

@@ -117,9 +117,15 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def estimate(
-    metrics: pd.DataFrame, protocol: str, key: tuple[str, str], metric: str, *, level: str = "cell"
+    metrics: pd.DataFrame,
+    protocol: str,
+    key: tuple[str, str],
+    metric: str,
+    *,
+    level: str = "cell",
+    threshold: float = 0.5,
 ) -> Estimate:
-    """Look up one number: pooled out-of-fold, threshold 0.5, mean over seeds.
+    """Look up one number: pooled out-of-fold, mean over seeds; calls at one threshold.
 
     The interval is the mean of the bounds over seeds; `spread` is the standard deviation of the
     value over seeds, which is another kind of uncertainty and is never mixed in.
@@ -133,7 +139,7 @@ def estimate(
     ]
     rows = headline(rows)
     rows = rows[(rows["metric"] == metric) & (rows["level"] == level)]
-    fixed = np.isclose(rows["threshold"], 0.5)  # calls have a row for a tuned threshold too
+    fixed = np.isclose(rows["threshold"], threshold)  # calls have one for a tuned threshold too
     rows = rows[fixed] if fixed.any() else rows[rows["threshold"].isna()]
     if rows.empty:
         return Estimate()

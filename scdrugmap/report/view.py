@@ -15,7 +15,9 @@ from scdrugmap.report.findings import Finding, controls_by_dataset, findings
 from scdrugmap.report.gallery import sample_table
 from scdrugmap.report.gaps import missing_numbers, unanswered_cells
 from scdrugmap.report.inline import web_file, web_picture, web_table
+from scdrugmap.report.label_sets import set_sentence, set_table
 from scdrugmap.report.methods import methods_paragraphs
+from scdrugmap.report.ranks import rank_models, ranking_sentence
 from scdrugmap.report.summary import (
     METRICS,
     display_name,
@@ -84,6 +86,8 @@ def page_variables(
             for item in summary.evaluated
             if len(table := comparison_table(run, tables.compared, item.name))
         ],
+        "ranks": web(gallery.ranks),
+        "ranked": _ranked(run, metrics, summary),
         "shots": web(gallery.shots),
         "zero_shot": [item for item in summary.evaluated if item.name.startswith("zero-shot")],
         "cell_map": web(gallery.maps),
@@ -96,6 +100,15 @@ def page_variables(
             (item, web_table(table, f"samples-{item.name}"))
             for item in summary.shown
             if len(table := sample_table(scored, summary, item.name))
+        ],
+        "sets": [
+            (
+                item,
+                set_sentence(run, metrics, item.name),
+                web_table(table, f"sets-{item.name}"),
+            )
+            for item in summary.evaluated
+            if len(table := set_table(run, metrics, item.name))
         ],
         "missing": _optional(missing_numbers(run, metrics), "not-evaluable"),
         "unanswered": _optional(unanswered_cells(tables), "cells-without-answer"),
@@ -128,6 +141,16 @@ def page_variables(
             ("Versions and plugins", _json(run.provenance)),
         ],
     }
+
+
+def _ranked(run: RunRecord, metrics: pd.DataFrame, summary: Summary) -> list[tuple[Any, str]]:
+    """Say per shown protocol what the ranks over datasets show, or why there are none."""
+    said = []
+    for item in summary.shown:
+        ranking, reason = rank_models(run, metrics, item.name)
+        text = f"No ranks: {reason}." if ranking is None else ranking_sentence(ranking)
+        said.append((item, text))
+    return said
 
 
 def _json(value: Any) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from scdrugmap.data.labels import SENSITIVE
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.evaluation.tables import PREDICTION_COLUMNS
+from scdrugmap.evaluation.tables import PREDICTION_COLUMNS, SET, SET_LEVEL
 from scdrugmap.progress import say
 from scdrugmap.train.calibration import scale
 from scdrugmap.train.conformal import (
@@ -133,7 +133,7 @@ def predict_cells(
     unknown = np.flatnonzero(roles == "")
     if len(unknown):
         seen = predictor.is_training_cell(cells.hashes()[unknown])
-        roles[unknown] = np.where(seen, "train", "new")
+        roles[unknown] = np.array(["new", "train"], object)[seen.astype(np.int8)]
     if cells.matrix.values != info.values:
         notices.append(_other_values(cells, info))
     units = None
@@ -170,6 +170,8 @@ def predict_cells(
     if level is not None and info.conformal is not None:
         promise = guarantee(info.conformal, level)
         sets = _sets(level, promise, np.where(valid, scaled, np.nan), known)
+        table[SET] = sets.names
+        table[SET_LEVEL] = np.where(sets.names == "", np.nan, level.level)
     return Predicted(
         table,
         info,
