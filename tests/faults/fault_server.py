@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,7 +92,8 @@ class FaultServer:
         fault: Fault | None = None,
         *,
         most_file_bytes: int | None = None,
-        timeout_s: int = 100,
+        timeout_s: int = 200,
+        kill_after_s: float | None = None,
         **environment: str,
     ) -> Ended:
         """Run one command to its end."""
@@ -101,6 +103,7 @@ class FaultServer:
             "fault": None if fault is None else asdict(fault),
             "most_file_bytes": most_file_bytes,
             "timeout_s": timeout_s,
+            "kill_after_s": kill_after_s,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -148,7 +151,7 @@ def serve(library: ctypes.CDLL, folder: Path) -> None:
                 stack.pop_all()
                 os.environ.update(request["environment"])
                 _run(library, request, kept)
-            _, status = os.waitpid(child, 0)
+            status = _ended(child, request["kill_after_s"])
             for stream in (out, err, trace, learnt):
                 stream.seek(0)
             calls = [line.split(" ", 1) for line in trace.read().splitlines()]
@@ -162,6 +165,19 @@ def serve(library: ctypes.CDLL, folder: Path) -> None:
             }
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
+
+
+def _ended(child: int, kill_after_s: float | None) -> int:
+    """Return the status of a child and, if it takes longer than that, kill it first."""
+    if kill_after_s is not None:
+        end = time.monotonic() + kill_after_s
+        while time.monotonic() < end:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status
+            time.sleep(0.002)
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 def _run(library: ctypes.CDLL, request: dict[str, Any], learnt: int) -> None:

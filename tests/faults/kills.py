@@ -1,7 +1,8 @@
-"""Kills at random moments of a benchmark, in real processes, until it has finished.
+"""Kills at random moments of a benchmark, again and again until it has finished.
 
-A benchmark of 12 baseline jobs is started, its whole process group is killed with SIGKILL after a
-random time, and it is started again in the same folder, killed again, and so on until it finishes.
+A benchmark of 12 baseline jobs is started, killed with SIGKILL after a random time, started again
+in the same folder, killed again, and so on until it finishes. In every fifth benchmark two worker
+processes do the jobs, and the whole process group is killed.
 After each kill every file without a temporary name is whole. After the last start metrics.tsv is
 that of a run that was never killed, no job was done after it had been noted as finished, nobody
 holds the lock, and no temporary file is left.
@@ -24,10 +25,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fault_server import FaultServer
 from filelock import FileLock
 
 from scdrugmap.evaluation.tables import read_predictions
@@ -35,9 +37,8 @@ from scdrugmap.files import TEMPORARY_SUFFIX, write_json
 from scdrugmap.run.store import Store
 
 N_JOBS = 12
+_START_S = 5.0  # of a process of its own, for imports
 RESULT = Path(__file__).with_name("results") / "kills.json"
-Start = Callable[[tuple[str, ...], Path], Callable[[], int | None]]
-"""Starts a command with its cache folder; gives a function that ends it, or None if it had ended."""
 
 
 def benchmark(cells: Path, folder: Path, executor: str = "local") -> tuple[str, ...]:
@@ -124,11 +125,9 @@ class Trial:
             self.faults.append(f"left behind: {[*map(str, locks), *strays]}")
 
 
-def kill_until_finished(
-    trial: Trial, start: Callable[[], Iterator[int | None]], expected: bytes
-) -> None:
-    """Start the benchmark again and again; `start` yields the exit code, or None after a kill."""
-    for code in start():
+def kill_until_finished(trial: Trial, codes: Iterator[int | None], expected: bytes) -> None:
+    """Look at what is there after each start; `codes` gives exit codes, or None after a kill."""
+    for code in codes:
         if code is None:
             trial.after_kill()
         elif code == 0:
@@ -139,13 +138,28 @@ def kill_until_finished(
             return
 
 
-def processes(
-    cells: Path, work: Path, executor: str, chance: random.Random, most_s: float, most_kills: int
+def forked(
+    server: FaultServer, cells: Path, work: Path, chance: random.Random, most_s: float, most: int
 ) -> Iterator[int | None]:
-    """Start real processes and kill each after a random time; then let one finish."""
-    command = [sys.executable, "-m", "scdrugmap", *benchmark(cells, work / "run", executor)]
+    """Start children of a server and kill each after a random time; then let one finish."""
+    cache = str(work / "cache")
+    for number in range(most + 1):
+        wait = None if number == most else chance.uniform(0.0, most_s)
+        arguments = benchmark(cells, work / "run")
+        code = server.run(arguments, kill_after_s=wait, SCDRUGMAP_CACHE=cache).code
+        yield None if code == -signal.SIGKILL else code
+        if code == 0:
+            return
+
+
+def processes(
+    cells: Path, work: Path, chance: random.Random, most_s: float, most: int
+) -> Iterator[int | None]:
+    """Do the same with processes of their own, which start workers."""
+    arguments = benchmark(cells, work / "run", "processes:2")
+    command = [sys.executable, "-m", "scdrugmap", *arguments]
     environment = {**os.environ, "SCDRUGMAP_CACHE": str(work / "cache"), "OMP_NUM_THREADS": "1"}
-    for number in range(most_kills + 1):
+    for number in range(most + 1):
         child = subprocess.Popen(
             command,
             env=environment,
@@ -154,7 +168,7 @@ def processes(
             start_new_session=True,
         )
         try:
-            wait = None if number == most_kills else chance.uniform(0.0, most_s)
+            wait = None if number == most else chance.uniform(0.0, most_s)
             yield child.wait(wait)
             return
         except subprocess.TimeoutExpired:
@@ -176,25 +190,24 @@ def main() -> None:
     cells = make_cells(place / "cells.h5ad")
     whole = place / "whole"
     whole.mkdir()
+    server = FaultServer(place)
+    server.learn(benchmark(cells, whole / "cold"), SCDRUGMAP_CACHE=str(whole / "cold-cache"))
     first = time.monotonic()
-    assert list(processes(cells, whole, "local", chance, 0.0, 0)) == [0]
+    assert list(forked(server, cells, whole, chance, 0.0, 0)) == [0]
     whole_s = time.monotonic() - first
     expected = (whole / "run" / "metrics.tsv").read_bytes()
     kills, runs, moments, faults = 0, 0, Counter[str](), list[str]()
     while kills < given.number and time.monotonic() - began < 60 * given.minutes:
         runs += 1
-        executor = "local" if runs % 2 else "processes:2"
         trial = Trial(cells, place / f"run{runs}")
         trial.work.mkdir()
         most = min(12, given.number - kills)
+        if runs % 5:
+            codes = forked(server, cells, trial.work, chance, whole_s, most)
+        else:
+            codes = processes(cells, trial.work, chance, _START_S + whole_s, min(most, 4))
         try:
-            kill_until_finished(
-                trial,
-                lambda work=trial.work, executor=executor, most=most: processes(  # type: ignore[misc]
-                    cells, work, executor, chance, whole_s, most
-                ),
-                expected,
-            )
+            kill_until_finished(trial, codes, expected)
         except (ValueError, OSError, TimeoutError) as err:
             trial.faults.append(f"{type(err).__name__}: {err}")
         kills += trial.kills
@@ -204,6 +217,7 @@ def main() -> None:
             shutil.rmtree(trial.work)
         sys.stdout.write(f"run {runs}: {trial.kills} kills, {kills} in all; {trial.faults}\n")
         sys.stdout.flush()
+    server.close()
     write_json(
         RESULT,
         {
@@ -215,8 +229,8 @@ def main() -> None:
             "command": "make kills",
             "seconds": round(time.monotonic() - began, 1),
             "machine": {"cpu": os.cpu_count(), "python": platform.python_version()},
-            "notes": f"{runs} benchmarks, killed and gone on with until each had finished, half of "
-            f"them with two worker processes; an undisturbed one took {whole_s:.0f} s. "
+            "notes": f"{runs} benchmarks, killed and gone on with until each had finished, every "
+            f"fifth with two worker processes; an undisturbed one took {whole_s:.0f} s. "
             f"{'Faults: ' + '; '.join(faults) if faults else 'Nothing was found.'}",
         },
     )
