@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pandas as pd
 
 from scdrugmap.data.formats import Format, recognise
-from scdrugmap.data.frames import count_rows, is_group, read_frame
+from scdrugmap.data.frames import count_rows, is_group, read_frame, unlisted_columns
 from scdrugmap.data.inspect import check_stamp, open_scanned
 from scdrugmap.errors import DataError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _MOST_LAYERS = 50
+_MOST_NAMED = 6
 
 
 class Container(Protocol):
@@ -30,7 +31,10 @@ class Container(Protocol):
     where: str
     name: str
     path: Path | None
-    notices: tuple[str, ...]
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Return what the user should know."""
 
     def obs(self) -> pd.DataFrame:
         """Return the table of cells, index as stored."""
@@ -59,7 +63,7 @@ class StoredContainer:
 
     Parameters
     ----------
-    root : h5py.File or zarr.Group
+    root : h5py.File or ZarrGroup
     path : Path
     stamp : tuple of int
         Identity of the file when it was inspected (:func:`file_stamp`); empty: not watched.
@@ -74,7 +78,7 @@ class StoredContainer:
         stamp: tuple[int, ...] = (),
         notices: tuple[str, ...] = (),
     ) -> None:
-        self.root, self.stamp, self.notices = root, stamp, notices
+        self.root, self.stamp, self._notices = root, stamp, notices
         self.path: Path | None = path
         self.where, self.name = path.name, name or dataset_name(path)
         for part in ("obs", "var"):
@@ -84,13 +88,25 @@ class StoredContainer:
                     hint="`scdrugmap convert` makes one of 10x files and tables",
                 )
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was found so far; zarr tells when a member is opened."""
+        return (*self._notices, *getattr(self.root, "notices", ()))
+
     def obs(self) -> pd.DataFrame:
         """Return the table of cells."""
-        return read_frame(self.root["obs"], "obs", self.where)
+        return self._table("obs")
 
     def var(self, location: str) -> pd.DataFrame:
         """Return the table of genes of a matrix."""
-        part = self._var_part(location)
+        return self._table(self._var_part(location))
+
+    def _table(self, part: str) -> pd.DataFrame:
+        left_out = unlisted_columns(self.root[part])
+        if left_out:
+            names = ", ".join(left_out[:_MOST_NAMED])
+            notice = f"{self.where}: {part} does not list {names} in its column-order: not read"
+            self._notices = (*self._notices, notice)
         return read_frame(self.root[part], part, self.where)
 
     def shape(self, location: str) -> tuple[int, int]:
@@ -132,9 +148,7 @@ class StoredContainer:
 
     def close(self) -> None:
         """Close the file."""
-        close = getattr(self.root, "close", None) or getattr(self.root.store, "close", None)
-        if close:
-            close()
+        self.root.close()
 
 
 class MemoryContainer:

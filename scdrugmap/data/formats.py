@@ -6,6 +6,7 @@ The order is size, signature, container, metadata: nothing is parsed before its 
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def _recognise_zip(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as err:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, struct.error) as err:
         raise DataError(f"{path.name} is a damaged zip file: {err}", hint="fetch it again") from err
     if any(name.rpartition("/")[2] in _ZARR_ROOTS for name in names):
         return Format.ZARR

@@ -111,6 +111,16 @@ def count_rows(node: Any, part: str, where: str) -> int:
     return int((index["codes"] if is_group(index) else index).shape[0])
 
 
+def unlisted_columns(node: Any) -> list[str]:
+    """Return the members of a table that its list of columns leaves out; they are not read."""
+    listed = [] if not is_group(node) else np.asarray(node.attrs.get("column-order", ())).ravel()
+    if not len(listed):
+        return []
+    index = text(node.attrs.get("_index", ""))
+    known = {index, _LEGACY_CATEGORIES, *(text(name) for name in listed)}
+    return sorted(set(node.keys()) - known)
+
+
 def read_strings(node: Any, part: str, where: str) -> np.ndarray:
     """Read a dataset of text.
 

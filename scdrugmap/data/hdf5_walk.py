@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import resource
 import sys
+from array import array
 from typing import Any
 
 import h5py
+import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 MAX_MEMORY = 192 << 20
 """Address space that looking may take; strings of unknown length are read within it."""
+
+MAX_SECONDS = 20
+"""Processor time that looking may take; damage can send the library round in circles."""
 
 MAX_DEPTH = 8
 MAX_OBJECTS = 100_000
@@ -32,6 +38,9 @@ SAFE_BYTES = 64 << 20
 MAX_RATIO = 1_100
 """Declared bytes per stored byte; the best that gzip can do is 1,032."""
 MAX_CHUNK_BYTES = 256 << 20
+MAX_TEXTS = 1_000_000
+"""Texts that are read here once, because their heaps are what the library trips over."""
+_TEXTS_PER_READ = 16_384
 
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 """Filters that come with HDF5 and h5py."""
@@ -41,6 +50,13 @@ COMPOUND_ALLOWED = re.compile(r"obs|var|raw\.var|raw/var|(obsm|varm|obsp|varp|un
 
 REFERENCE_ALLOWED = re.compile(r"(.*/)?(obs|var)/[^/]+@categories")
 """anndata 0.7 points from a column to its categories; the pointer is never followed."""
+
+UNREAD = ("uns", "obsm", "varm", "obsp", "varp")
+"""Parts of an AnnData file that are never read."""
+
+FLOATS = tuple(
+    getattr(h5t, f"IEEE_F{bits}{order}") for bits in (16, 32, 64) for order in ("LE", "BE")
+)
 
 KEPT_ATTRIBUTES = ("encoding-type", "h5sparse_format", "_index")
 
@@ -64,12 +80,15 @@ class Walk:
         self.soft: dict[str, str] = {}
         self.groups: dict[Any, str] = {}
         self.datasets: set[Any] = set()
-        self.n_announced = 1
+        self.storage = Storage()
+        self.n_announced, self.n_texts = 1, 0
+        self.byte_order: tuple[int, str] | None = None
         root = h5g.open(file, b"/")
         self.groups[_address(root)] = "/"
         self.objects[""] = {"kind": "group", **self.attributes(root, "")}
         self.group(root, "", 1)
         self.resolve_soft_links()
+        self.storage.check(file.get_filesize(), [address for _, address in self.addresses()])
 
     def group(self, group: Any, path: str, depth: int) -> None:
         """Look at the members of a group."""
@@ -109,8 +128,10 @@ class Walk:
             self.group(node, path, depth + 1)
         elif isinstance(node, h5d.DatasetID):
             self.objects[path] = {"kind": "dataset", **self.dataset(node, path)}
-        else:
+        elif path.split("/")[0] in UNREAD:
             self.objects[path] = {"kind": "type"}
+        else:
+            raise RefusedError(f"{path} is a named type, where data are expected")
 
     def dataset(self, node: Any, path: str) -> dict[str, Any]:
         """Look at the form of a dataset and refuse what is not plain stored numbers or text."""
@@ -138,7 +159,7 @@ class Walk:
             declared *= length
         stored = node.get_storage_size()
         chunk = list(plist.get_chunk()) if plist.get_layout() == h5d.CHUNKED else None
-        unread = path.startswith("uns/") or path.split("/")[0] in ("obsm", "varm", "obsp", "varp")
+        unread = path.split("/")[0] in UNREAD
         too_large = declared > SAFE_BYTES and declared > MAX_RATIO * stored
         if unread:
             too_large = too_large or declared > MAX_UNREAD_BYTES
@@ -157,8 +178,20 @@ class Walk:
                     f"{MAX_CHUNK_BYTES:,}",
                     "write the file again without `chunks`",
                 )
-        first = _address(node) not in self.datasets
+        first, missing = _address(node) not in self.datasets, 0
         self.datasets.add(_address(node))
+        if first:
+            n_pieces = self.storage.add(node, path)
+            wanted = 1 if declared else 0
+            for length, piece in zip(shape, chunk or shape, strict=True):
+                wanted *= -(-length // piece) if piece else 0
+            missing = 0 if plist.get_layout() == h5d.COMPACT else max(0, wanted - n_pieces)
+            if missing and self.must_be_whole(path):
+                raise RefusedError(
+                    f"{missing:,} of {wanted:,} pieces of {path} are missing", DAMAGED
+                )
+            if not unread and kind == "text":
+                self.touch_texts(node, shape)
         return {
             "values": kind,
             "shape": shape,
@@ -166,12 +199,35 @@ class Walk:
             "stored": stored,
             "filters": [FILTERS[number] for number in numbers],
             "skip": too_large,
+            "missing": 0 if unread else missing,
             **(self.attributes(node, path) if first else {}),
         }
+
+    def must_be_whole(self, path: str) -> bool:
+        """Tell whether values that are not stored, which read as zeros, cannot be meant."""
+        parent, _, name = path.rpartition("/")
+        of_index = self.objects.get(parent, {}).get("_index") == name
+        return of_index or name in ("data", "indices", "indptr")
+
+    def touch_texts(self, node: Any, shape: list[int]) -> None:
+        """Read texts once, so that what kills the library does so here."""
+        dataset = h5py.Dataset(node)
+        if len(shape) != 1 or not node.get_type().is_variable_str():
+            return
+        stop = min(shape[0], MAX_TEXTS - self.n_texts)
+        self.n_texts += stop
+        for start in range(0, stop, _TEXTS_PER_READ):
+            dataset[start : min(stop, start + _TEXTS_PER_READ)]
+
+    def addresses(self) -> list[tuple[Any, int]]:
+        """Return where the objects of the file begin."""
+        return [*self.groups, *self.datasets]
 
     def values_kind(self, kind: Any, path: str) -> str:
         """Say in a word what a type holds; refuse pointers and bytes without meaning."""
         code = kind.get_class()
+        if code in (h5t.INTEGER, h5t.FLOAT) and path.split("/")[0] not in UNREAD:
+            self.check_number(kind, path)
         if code == h5t.REFERENCE:
             if REFERENCE_ALLOWED.fullmatch(path):
                 return "reference"
@@ -196,6 +252,21 @@ class Walk:
         if code not in names:
             raise RefusedError(f"{path} holds values of an unsupported type")
         return names[code]
+
+    def check_number(self, kind: Any, path: str) -> None:
+        """Refuse numbers of a form that no machine has, or of two byte orders in one file."""
+        size, order = kind.get_size(), kind.get_order()
+        if kind.get_class() == h5t.FLOAT:
+            common = any(kind.equal(known) for known in FLOATS)
+        else:
+            common = size in (1, 2, 4, 8) and kind.get_precision() == 8 * size
+        if not common or kind.get_offset():
+            raise RefusedError(f"{path} holds numbers of an unusual form ({size} bytes)", DAMAGED)
+        if size > 1:
+            known, first = self.byte_order or (order, path)
+            if order != known:
+                raise RefusedError(f"{path} and {first} differ in their order of bytes", DAMAGED)
+            self.byte_order = known, first
 
     def attributes(self, node: Any, path: str) -> dict[str, Any]:
         """Read every attribute once, so that nothing new meets the library later."""
@@ -261,6 +332,58 @@ class Walk:
             self.objects[path] = {**self.objects[target], "link": target}
 
 
+class Storage:
+    """Where in the file the values of datasets are stored."""
+
+    def __init__(self) -> None:
+        self.starts, self.sizes, self.owners = array("Q"), array("Q"), array("L")
+        self.names: list[str] = []
+
+    def add(self, node: Any, path: str) -> int:
+        """Note the pieces of a dataset; return how many there are."""
+        before = len(self.starts)
+        layout = node.get_create_plist().get_layout()
+        if layout == h5d.CHUNKED and node.get_storage_size():
+            node.chunk_iter(self._add_chunk)
+        elif layout == h5d.CONTIGUOUS and node.get_offset() is not None:
+            self.starts.append(node.get_offset())
+            self.sizes.append(node.get_storage_size())
+        n_pieces = len(self.starts) - before
+        self.owners.extend([len(self.names)] * n_pieces)
+        self.names.append(path)
+        return n_pieces
+
+    def _add_chunk(self, chunk: Any) -> None:
+        self.starts.append(chunk.byte_offset)
+        self.sizes.append(chunk.size)
+
+    def check(self, file_size: int, addresses: list[int]) -> None:
+        """Refuse values that lie over each other, over a header, or beyond the file.
+
+        One changed byte makes a dataset read the bytes of another, which look like any others.
+        """
+        starts = np.frombuffer(self.starts, np.uint64).astype(np.int64)
+        sizes = np.frombuffer(self.sizes, np.uint64).astype(np.int64)
+        owners = np.frombuffer(self.owners, f"u{self.owners.itemsize}")
+        if not len(starts):
+            return
+        order = np.argsort(starts, kind="stable")
+        starts, ends, owners = starts[order], (starts + sizes)[order], owners[order]
+        wrong = np.flatnonzero((starts < 0) | (ends < starts) | (ends > file_size))
+        if len(wrong):
+            raise RefusedError(f"{self.names[owners[wrong[0]]]} lies beyond the file", DAMAGED)
+        over = np.flatnonzero(ends[:-1] > starts[1:])
+        if len(over):
+            one, two = self.names[owners[over[0]]], self.names[owners[over[0] + 1]]
+            raise RefusedError(f"the values of {one} and {two} are stored in one place", DAMAGED)
+        headers = np.array(addresses, dtype=np.int64)
+        at = np.searchsorted(starts, headers, side="right") - 1
+        inside = np.flatnonzero((at >= 0) & (headers < ends[at]))
+        if len(inside):
+            name = self.names[owners[at[inside[0]]]]
+            raise RefusedError(f"the values of {name} are stored over an object's header", DAMAGED)
+
+
 def _parents(path: str) -> list[str]:
     parts = path.split("/")
     return ["/".join(parts[:i]) for i in range(1, len(parts) + 1)]
@@ -279,7 +402,7 @@ def _texts(value: Any) -> list[Any]:
 def look(path: str) -> dict[str, Any]:
     """Return the answer for a file."""
     try:
-        file = h5py.h5f.open(path.encode(), h5py.h5f.ACC_RDONLY)
+        file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)
     except BlockingIOError as err:
         return {
             "error": [f"is locked: another process is writing it ({err.strerror})", ""],
@@ -304,6 +427,7 @@ def limit_memory() -> None:
         with open("/proc/self/statm", encoding="ascii") as handle:
             now = int(handle.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
         resource.setrlimit(resource.RLIMIT_AS, (now + MAX_MEMORY, now + MAX_MEMORY))
 
 

@@ -48,12 +48,17 @@ class Scan:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was found that is not read: arrays that declare too much."""
-        return tuple(
-            f"{self.path.name}: {name} declares {item['bytes']:,} bytes and is not read"
-            for name, item in self.objects.items()
-            if item.get("skip")
-        )
+        """What was found that is not read, or not there: arrays that declare too much."""
+        found = []
+        for name, item in self.objects.items():
+            if item.get("skip"):
+                found.append(f"{name} declares {item['bytes']:,} bytes and is not read")
+            elif item.get("missing"):
+                found.append(
+                    f"{item['missing']:,} pieces of {name} are not stored, so they are read as "
+                    "zeros or empty"
+                )
+        return tuple(f"{self.path.name}: {text}" for text in found)
 
 
 def file_stamp(path: Path) -> tuple[int, ...]:
@@ -151,14 +156,8 @@ def open_scanned(found: Scan) -> Any:
 
 
 def _ask(path: Path) -> dict[str, Any]:
-    environment = {**os.environ, **dict.fromkeys(_THREADS, "1"), "HDF5_PLUGIN_PATH": os.devnull}
-    environment["PYTHONIOENCODING"] = "utf-8"
-    # -P keeps the script's folder off sys.path: our inspect.py would hide the standard one.
-    command = [sys.executable, "-P", str(_WALK), str(path.absolute())]
     try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=SECONDS, env=environment, check=False
-        )
+        done = _start(path)
     except subprocess.TimeoutExpired as err:
         raise DataError(
             f"{path.name}: looking at the file took more than {SECONDS} s",
@@ -172,6 +171,16 @@ def _ask(path: Path) -> dict[str, Any]:
     raise DataError(
         f"{path.name}: the HDF5 library failed on this file ({_cause(done)})",
         hint="the file is damaged: fetch it again",
+    )
+
+
+def _start(path: Path) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, **dict.fromkeys(_THREADS, "1"), "HDF5_PLUGIN_PATH": os.devnull}
+    environment["PYTHONIOENCODING"] = "utf-8"
+    # -P keeps the script's folder off sys.path: our inspect.py would hide the standard one.
+    command = [sys.executable, "-P", str(_WALK), str(path.absolute())]
+    return subprocess.run(
+        command, capture_output=True, timeout=SECONDS, env=environment, check=False
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from scdrugmap.data.zarr_nodes import ZarrGroup, reading_zarr
 from scdrugmap.errors import DataError
 
 MAX_CHUNK_BYTES = 256 << 20
@@ -38,12 +39,8 @@ _ARRAY_FILES = (".zarray", "zarr.json")
 _NODE_FILES = (*_ARRAY_FILES, ".zgroup")
 
 
-def open_zarr(path: Path) -> Any:
+def open_zarr(path: Path) -> ZarrGroup:
     """Open a store.
-
-    Returns
-    -------
-    zarr.Group
 
     Raises
     ------
@@ -58,18 +55,14 @@ def open_zarr(path: Path) -> Any:
         documents = _folder_documents(path)
     else:
         root, documents = _zip_documents(path)
-    for name, raw in documents:
-        _check_node(name, raw, path.name)
-    store = str(path) if path.is_dir() else ZipStore(path, mode="r")
-    # Consolidated metadata could say something else than the files that were looked at.
-    options = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
-    try:
-        return zarr.open_group(store, path=root or None, mode="r", **options)
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise DataError(
-            f"{path.name}: the zarr store cannot be opened: {' '.join(str(err).split())}",
-            hint=_AGAIN,
-        ) from err
+    with reading_zarr(path.name):
+        for name, raw in documents:
+            _check_node(name, raw, path.name)
+        store = str(path) if path.is_dir() else ZipStore(path, mode="r")
+        # Consolidated metadata could say something else than the files that were looked at.
+        options = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
+        group = zarr.open_group(store, path=root or None, mode="r", **options)
+        return ZarrGroup(group, "", path.name, path if path.is_dir() else None)
 
 
 def _folder_documents(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -106,7 +99,15 @@ def _folder_documents(path: Path) -> Iterator[tuple[str, bytes]]:
 def _zip_documents(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
     archive = zipfile.ZipFile(path)
     names = archive.namelist()
-    for name in names:
+    for info in archive.infolist():
+        name = info.filename
+        if info.file_size > MAX_CHUNK_BYTES:
+            archive.close()
+            raise DataError(
+                f"{path.name}: {name[:80]} unpacks to {info.file_size:,} bytes, more than "
+                f"{MAX_CHUNK_BYTES:,}",
+                hint="write the store again with smaller chunks",
+            )
         if name.startswith("/") or ".." in name.split("/") or "\\" in name:
             archive.close()
             raise DataError(
