@@ -126,8 +126,9 @@ class PublishedFolder:
                 raise _changed(path)
             open_file = _DESCRIPTORS / str(descriptor)
             yield path, open_file if open_file.exists() else path
-            if not path.exists() or file_state(path) != before:
+            if file_state(descriptor) != before:
                 raise _changed(path)
+            check_unchanged({name: opened})
         finally:
             os.close(descriptor)
 
