@@ -123,9 +123,9 @@ class FaultServer:
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
+        with self._process:  # closes what it reads from, waits, and closes the rest
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
 
 def serve(library: ctypes.CDLL, folder: Path) -> None:
