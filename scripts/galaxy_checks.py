@@ -52,6 +52,8 @@ class Check:
     quick: bool
     run: Callable[[Server, Path], str]
     """Returns what is wrong, or nothing; may write into the folder."""
+    alone: bool = False
+    """It changes the server under what runs beside it."""
 
 
 def say(text: str) -> None:
@@ -222,7 +224,7 @@ def wrong_column(server: Server, folder: Path) -> str:
 
 
 def no_weights(server: Server, folder: Path) -> str:
-    """An empty table of weights: the form offers none and says what to do. Runs alone."""
+    """An empty table of weights: the form offers none and says what to do."""
     galaxy = client(server)
     table = server.folder / "scdrugmap_weights.loc"
     kept = table.read_bytes()
@@ -261,5 +263,5 @@ CHECKS = (
     Check("workflow benchmark", True, benchmark_workflow),
     Check("workflow steps", False, steps_workflow),
     Check("wrong column", False, wrong_column),
-    Check("no weights", False, no_weights),
+    Check("no weights", False, no_weights, alone=True),
 )

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -233,10 +234,16 @@ def run_test(test: ToolTest, server: Server, data: Path, folder: Path) -> str:
 
 def run_check(check: Check, server: Server, folder: Path) -> str:
     """Run one check of the server; return what is wrong, or nothing."""
+    import bioblend
+
     place = folder / check.name.replace(" ", "-")
     place.mkdir()
     began = time.monotonic()
-    return told(check.name, check.run(server, place), began)
+    try:
+        problem = check.run(server, place)
+    except (bioblend.ConnectionError, bioblend.TimeoutException, OSError, KeyError) as err:
+        problem = f"{type(err).__name__}: {err}"
+    return told(check.name, problem, began)
 
 
 def told(name: str, problem: str, began: float) -> str:
@@ -272,11 +279,16 @@ def test(environments: Path, *, quick: bool, only: str) -> int:
     folder = environments / "results"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    data = make_test_data(folder)
-    with running(environments) as server:
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            problems = list(pool.map(lambda one: run_test(one, server, data, folder), tests))
-        problems += [run_check(check, server, folder) for check in checks]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        making = pool.submit(make_test_data, folder)
+        with running(environments) as server:
+            data = making.result()
+            longest_first = [
+                *(partial(run_check, one, server, folder) for one in checks if not one.alone),
+                *(partial(run_test, one, server, data, folder) for one in tests),
+            ]
+            problems = list(pool.map(lambda one: one(), longest_first))
+            problems += [run_check(one, server, folder) for one in checks if one.alone]
     problems = [text for text in problems if text]
     for text in problems:
         say(text)

@@ -12,11 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from galaxy.util import xml_macros
 from gxformat2.converter import python_to_workflow
 from gxformat2.interface import ImporterGalaxyInterface
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "galaxy_tools" / "workflows"
+TOOLS = ROOT / "galaxy_tools"
+TARGET = TOOLS / "workflows"
 VERSION = "0.1.0+galaxy0"
 FOLDS = 3
 CONNECTED = {"__class__": "ConnectedValue"}
@@ -60,15 +62,68 @@ DOCS = {
 }
 
 
+def value_of(param: Any) -> Any:
+    """Return what a form has in a parameter that nobody touched."""
+    kind, optional = param.get("type"), param.get("optional") == "true"
+    if kind == "boolean":
+        return param.get("checked") == "true"
+    if kind == "select":
+        options = param.findall("option")
+        chosen = [item.get("value") for item in options if item.get("selected") == "true"]
+        if param.get("multiple") == "true":
+            return chosen or None
+        return (chosen or [None if optional or not options else options[0].get("value")])[0]
+    if kind == "data":
+        return None
+    return param.get("value") or (None if optional else "")
+
+
+def completed(form: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a form: what is given, and the form's own values for all the rest.
+
+    A server warns of, and refuses by its API, a workflow that leaves values out.
+    """
+    state: dict[str, Any] = {}
+    for item in form:
+        if item.tag not in ("param", "section", "conditional", "repeat"):
+            continue
+        name = item.get("name") or item.get("argument").lstrip("-").replace("-", "_")
+        if item.tag == "param":
+            if item.get("type") != "data" or name in given:
+                state[name] = given.get(name, value_of(item))
+        elif item.tag == "section":
+            state[name] = completed(item, given.get(name, {}))
+        elif item.tag == "repeat":
+            least = int(item.get("min") or 0)
+            rows = given.get(name, [{} for _ in range(least)])
+            state[name] = [
+                {"__index__": index, **completed(item, row)} for index, row in enumerate(rows)
+            ]
+        else:
+            inner = given.get(name, {})
+            select = item.find("param")
+            key = select.get("name") or select.get("argument").lstrip("-").replace("-", "_")
+            chosen = inner.get(key, value_of(select))
+            cases = item.findall("when")
+            case = [when.get("value") for when in cases].index(chosen)
+            state[name] = {
+                key: chosen,
+                "__current_case__": case,
+                **completed(cases[case], inner),
+            }
+    return state
+
+
 def step(verb: str, ins: dict[str, Any], state: dict[str, Any], label: str) -> dict[str, Any]:
     """Return a step of a tool."""
+    form = xml_macros.load(str(TOOLS / verb / f"{verb}.xml")).getroot().find("inputs")
     return {
         "tool_id": f"scdrugmap_{verb}",
         "tool_version": VERSION,
         "label": label,
         "doc": DOCS[verb],
         "in": ins,
-        "state": state,
+        "state": completed(form, state),
     }
 
 
@@ -151,7 +206,7 @@ def step_by_step() -> dict[str, Any]:
         "embed": step(
             "embed",
             {"input": "cells", "networks_0|network|model": "model"},
-            {"networks": [{"__index__": 0, "network": network}]},
+            {"networks": [{"network": network}]},
             "embed",
         ),
     }
