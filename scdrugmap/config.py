@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scdrugmap.config_errors import explain, plain
+from scdrugmap.config_errors import YAML_DAMAGE, explain, plain
 from scdrugmap.config_records import BenchmarkConfig, DataFile, default_models
 from scdrugmap.config_values import CONTROLS, FACET_COLUMNS, PAPER, Family, Head, text_of
 from scdrugmap.errors import UsageError
@@ -62,7 +62,7 @@ def read_config(path: Path) -> BenchmarkConfig:
         line = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(err.problem or err.context or err).split())
         raise UsageError(f"{path}{line} is no YAML: {problem}") from err
-    except YAMLError as err:
+    except (YAMLError, *YAML_DAMAGE) as err:
         raise UsageError(f"{path} is no YAML: {' '.join(str(err).split())}") from err
     if not isinstance(raw, Mapping):
         raise UsageError(
@@ -91,8 +91,19 @@ def write_config(config: BenchmarkConfig, path: Path) -> None:
     buffer = io.StringIO()
     yaml = YAML(typ="rt")
     yaml.width = 100_000
-    yaml.dump(config.plain(Path(path).parent), buffer)
+    yaml.dump(_quoted(config.plain(Path(path).parent)), buffer)
     write_text(path, f"# everything that decided the numbers of this run\n{buffer.getvalue()}")
+
+
+def _quoted(value: Any) -> Any:
+    """Put texts with the line end of IBM (U+0085) between double quotes: else YAML folds it."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, str):
+        return DoubleQuotedScalarString(value) if "\x85" in value else value
+    if isinstance(value, Mapping):
+        return {_quoted(key): _quoted(inner) for key, inner in value.items()}
+    return [_quoted(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _validated(values: dict[str, Any], *, folder: Path, raw: Any, where: str) -> BenchmarkConfig:

@@ -12,6 +12,12 @@ from pydantic.fields import FieldInfo
 
 from scdrugmap.errors import UsageError
 
+YAML_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError),
+    *(LookupError, RecursionError, TypeError, ValueError),
+)
+"""What the reader of YAML lets out beside its own errors: of dates that are none, of odd tags."""
+
 _LONGEST_VALUE = 80  # characters of a value that an error shows
 _MOST_NODES = 20_000  # values of a file, aliases counted as often as they are used
 

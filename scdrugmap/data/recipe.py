@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from scdrugmap.config_errors import YAML_DAMAGE
 from scdrugmap.errors import UsageError
 from scdrugmap.files import hash_json
 
@@ -80,7 +81,7 @@ class Annotations(_Part):
 class Recipe(_Part):
     """How one series is made into an h5ad file."""
 
-    accession: str = Field(pattern=r"^GSE\d+$")
+    accession: str = Field(pattern=r"^GSE[0-9]+$")
     title: str
     draft: bool = True
     evidence: tuple[Evidence, ...] = ()
@@ -143,9 +144,10 @@ def _parse(text: str, where: str) -> Recipe:
 
     try:
         values: Any = YAML(typ="safe").load(text)
-        return Recipe.model_validate(values)
-    except YAMLError as err:
+    except (YAMLError, *YAML_DAMAGE) as err:
         raise UsageError(f"{where} is no YAML: {' '.join(str(err).split())}") from err
+    try:
+        return Recipe.model_validate(values)
     except ValidationError as err:
         first = err.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -13,6 +13,7 @@ import importlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def fuzz(name: str, seconds: int) -> int:
     with tempfile.TemporaryDirectory(dir=shared_memory()) as folder:
         corpus, words = Path(folder, "corpus"), Path(folder, "words")
         corpus.mkdir()
-        counter = Path(folder, "taken")
+        counter, last = Path(folder, "taken"), Path(folder, "last")
         counter.write_bytes(bytes(8))
         seeds = target.seeds()
         for number, seed in enumerate(seeds):
@@ -58,6 +59,7 @@ def fuzz(name: str, seconds: int) -> int:
                 f"-max_total_time={seconds}",
                 f"-max_len={MOST_BYTES}",
                 f"-timeout={MOST_SECONDS_PER_INPUT}",
+                f"-report_slow_units={MOST_SECONDS_PER_INPUT}",
                 f"-rss_limit_mb={MOST_MEGABYTES}",
                 f"-dict={words}",
                 f"-exact_artifact_path={crash}",
@@ -74,11 +76,13 @@ def fuzz(name: str, seconds: int) -> int:
         )
         kept = len(list(corpus.iterdir())) - len(seeds)
         n_taken = int.from_bytes(counter.read_bytes(), "little")
+        failed = done.returncode != 0
+        if failed and not crash.exists() and last.exists():
+            shutil.copyfile(last, crash)  # killed before libFuzzer was able to write it
     found = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
-    failed = done.returncode != 0
     if failed or found is None:
-        sys.stderr.write(done.stderr[-6_000:])
-    tried = int(found[1]) if found else 0
+        sys.stderr.write(f"{done.stderr[-6_000:]}\n{name}: exit status {done.returncode}\n")
+    tried = int(found[1]) if found else n_taken + failed
     outcomes = {"taken": n_taken, "refused": tried - n_taken - failed, "undeclared": int(failed)}
     record = {
         "subject": f"Guided fuzz: {target.title}",
@@ -118,9 +122,13 @@ def run_child(target: Target, counter: Path, arguments: list[str]) -> None:
             importlib.import_module(module)
     folder = tempfile.mkdtemp()
     reader = target.open(Path(folder))
+    for seed in target.seeds():
+        reader(seed)  # what is imported late is not held against the first input
     n_taken = np.memmap(counter, np.int64, "r+")
+    last = counter.with_name("last")
 
     def one_input(data: bytes) -> None:
+        last.write_bytes(data)
         n_taken[0] += target.read(reader, data)
 
     atheris.Setup([sys.argv[0], *arguments], one_input)

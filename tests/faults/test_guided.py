@@ -67,3 +67,21 @@ def test_a_path_that_is_none_is_an_error_of_the_configuration(path: str, tmp_pat
     target = TARGETS["config"]
     text = f"data: [{path}]\nlabel: l\ngroup: g\nmodels: [knn]\n"
     assert not target.read(target.open(tmp_path), text.encode())
+
+
+@pytest.mark.parametrize("name", ["config", "recipe"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2020-99-99",
+        "!!int ''",
+        "!!float x",
+        "!!binary é",
+        "{a: !!timestamp x}",
+        "[" * 3_000,
+        "? [a]",
+    ],
+)
+def test_yaml_that_only_looks_sound_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    target = TARGETS[name]
+    assert not target.read(target.open(tmp_path), text.encode())
