@@ -17,6 +17,7 @@ import pytest
 from scdrugmap.config import BenchmarkConfig, make_config, read_config
 from scdrugmap.errors import DataError, ResourceError, UsageError, WeightsError
 from scdrugmap.evaluation.tables import read_metrics, read_predictions, read_splits
+from scdrugmap.run import journal
 from scdrugmap.run.execute import parse_executor, run_benchmark
 from scdrugmap.run.journal import open_folder
 from scdrugmap.run.record import read_run
@@ -141,6 +142,39 @@ def test_a_folder_of_other_things_is_left_alone(cohort: Path, tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
     with pytest.raises(UsageError, match="is a file"):
         run_benchmark(config_of(cohort), tmp_path / "mine" / "thesis.txt", quiet=True)
+
+
+def test_a_run_that_was_killed_before_its_first_file_is_gone_on_with(
+    cohort: Path, tmp_path: Path
+) -> None:
+    config = config_of(cohort).resolved()
+    for name in ("jobs", "controls"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run" / ".lock").touch()
+    with open_folder(tmp_path / "run", config, overwrite=False):
+        assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_a_run_that_was_killed_while_it_was_cleared_is_still_a_run(
+    cohort: Path, tmp_path: Path
+) -> None:
+    config = config_of(cohort).resolved()
+    with open_folder(tmp_path / "run", config, overwrite=False):
+        pass
+    journal._clear(tmp_path / "run")
+    (tmp_path / "run" / "metrics.tsv").touch()  # what was not removed yet
+    with open_folder(tmp_path / "run", config, overwrite=True):
+        assert not (tmp_path / "run" / "metrics.tsv").exists()
+
+
+def test_a_line_of_the_history_that_was_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    folder = journal.RunFolder(tmp_path)
+    folder.note("started")
+    with open(tmp_path / "history.jsonl", "a") as handle:
+        handle.write('{"time": "20')
+    folder.note("finished")
+    lines = (tmp_path / "history.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(lines[n])["event"] for n in (0, 2)] == ["started", "finished"]
 
 
 def test_a_second_process_in_the_folder_is_refused(cohort: Path, tmp_path: Path) -> None:

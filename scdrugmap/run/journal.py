@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from scdrugmap.config import read_config, write_config
 from scdrugmap.errors import DataError, ResourceError, UsageError
-from scdrugmap.files import remove, resource_error
+from scdrugmap.files import TEMPORARY_SUFFIX, remove, resource_error
 from scdrugmap.run.record import CELL_MAP_FILE, RUN_FILE
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE, HISTORY_FILE, LOCK_FILE, JOBS_FOLDER = "config.yaml", "history.jsonl", ".lock", "jobs"
 STORE_FOLDER, CONTROLS_FOLDER, WORKFLOW_FOLDER = "store", "controls", "workflow"
-_OURS = (
-    CONFIG_FILE,
+_OURS = (  # all but the configuration, which says that the folder is a run's
     HISTORY_FILE,
     JOBS_FOLDER,
     STORE_FOLDER,
@@ -134,11 +133,11 @@ def open_folder(path: Path, config: BenchmarkConfig, *, overwrite: bool) -> Iter
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file", hint="name a folder with -o")
-    known = (path / CONFIG_FILE).is_file()
-    others = path.is_dir() and any(item.name != LOCK_FILE for item in path.iterdir())
-    if others and not known:
-        raise UsageError(f"{path} holds other things than a run", hint="name a new folder with -o")
     try:
+        if _holds_other_things(path):
+            raise UsageError(
+                f"{path} holds other things than a run", hint="name a new folder with -o"
+            )
         for name in (JOBS_FOLDER, CONTROLS_FOLDER):
             (path / name).mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK_FILE)
@@ -150,6 +149,7 @@ def open_folder(path: Path, config: BenchmarkConfig, *, overwrite: bool) -> Iter
     except OSError as err:
         raise (resource_error(err, path) or err) from err
     try:
+        known = (path / CONFIG_FILE).is_file()
         if known and overwrite:
             _clear(path)
         elif known:
@@ -158,6 +158,21 @@ def open_folder(path: Path, config: BenchmarkConfig, *, overwrite: bool) -> Iter
         yield RunFolder(path)
     finally:
         lock.release()
+
+
+def _holds_other_things(path: Path) -> bool:
+    """Return whether a folder is neither a run's nor empty, nor one that a run has just begun in."""
+    begun = (JOBS_FOLDER, CONTROLS_FOLDER)
+    try:
+        others = path.is_dir() and any(
+            any(item.iterdir())
+            if item.name in begun and item.is_dir()
+            else item.name != LOCK_FILE and not item.name.endswith(TEMPORARY_SUFFIX)
+            for item in path.iterdir()
+        )
+    except FileNotFoundError:  # it changes: somebody works in it, and the lock will tell
+        return False
+    return others and not (path / CONFIG_FILE).is_file()  # looked at last: it is written first
 
 
 def _require_same(path: Path, config: BenchmarkConfig) -> None:

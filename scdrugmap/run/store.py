@@ -39,7 +39,7 @@ LOCK_TIMEOUT_S = 12 * 3600.0
 
 _KIND = re.compile(r"[a-z][a-z0-9-]*")
 _KEY = re.compile(r"[0-9a-f]{64}")
-_POLL_S = 0.2
+_POLL_S = 0.05
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 

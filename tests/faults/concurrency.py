@@ -31,7 +31,7 @@ import numpy as np
 
 from scdrugmap.config import make_config
 from scdrugmap.data.cells import open_cells
-from scdrugmap.errors import ResourceError
+from scdrugmap.errors import ResourceError, ScDrugMapError
 from scdrugmap.files import TEMPORARY_SUFFIX, write_json
 from scdrugmap.model.job import EmbeddingJob
 from scdrugmap.model.load import load_model
@@ -72,6 +72,11 @@ class WatchedStore(Store):
         if self._dies == "before":
             self._die()
         return super().put(kind, key, write, record)
+
+    def get(self, kind: str, key: str) -> Path | None:
+        """Look for an entry; the lock of its key is held by now."""
+        (self._log / f"looked-{os.getpid()}").write_text(str(time.monotonic()))
+        return super().get(kind, key)
 
     def _die(self) -> None:
         time.sleep(0.3)  # the others stand before the lock by now
@@ -146,8 +151,12 @@ class Crowd:
         store = WatchedStore(work / "cache", work, "" if together else dies)
         if together:
             together.wait(60)
-        (work / f"read-{os.getpid()}").write_text(self.embed(store))
-        self._share_folder(work)
+        try:
+            (work / f"read-{os.getpid()}").write_text(self.embed(store))
+            self._share_folder(work)
+        except ScDrugMapError as err:
+            (work / f"fault-{os.getpid()}").write_text(err.message)
+            sys.exit(err.exit_code)
 
     def _share_folder(self, work: Path) -> None:
         """Work in the one run folder, alone in it."""
@@ -190,17 +199,17 @@ class Round:
 
     @property
     def delay_s(self) -> float:
-        """Seconds from a kill until somebody else computes; 0 without a kill."""
+        """Seconds from a kill until somebody else has the lock; 0 without a kill."""
         if not self.killed:
             return 0.0
-        times = [float(path.read_text()) for path in self.work.glob("computed-*")]
+        times = [float(path.read_text()) for path in self.work.glob("looked-*")]
         killed = float((self.work / "killed").read_text())
         return min(time for time in times if time > killed) - killed
 
     def faults(self, most_delay_s: float) -> list[str]:
         """Return what should not be."""
         n_living = self.n_processes - self.killed
-        found = []
+        found = [path.read_text() for path in self.work.glob("fault-*")]
         if self.codes != [-signal.SIGKILL] * self.killed + [0] * n_living:
             found.append(f"the processes ended with {self.codes}")
         read = [path.read_text() for path in self.work.glob("read-*")]
