@@ -236,6 +236,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--processes", type=int, default=8)
     given = parser.parse_args()
+    RESULT.parent.mkdir(exist_ok=True)
     began = time.monotonic()
     place = Path(tempfile.mkdtemp(prefix="scdrugmap-concurrency-"))
     crowd = Crowd(place, given.processes)

@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    RESULT.parent.mkdir(exist_ok=True)
     chance = random.Random(given.seed)
     began = time.monotonic()
     place = Path(tempfile.mkdtemp(prefix="scdrugmap-kills-"))

@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--commands", default=",".join(COMMANDS))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
     began = time.monotonic()
     place = Path(tempfile.mkdtemp(prefix="scdrugmap-faults-"))
     server = FaultServer(place)
