@@ -220,6 +220,11 @@ def test_one_class_is_refused(protocol: str, label: str) -> None:
         make_split(change(design(), slice(None), label=label), protocol)
 
 
+def test_a_design_without_a_labelled_cell_is_refused() -> None:
+    with pytest.raises(DataError, match="no cell has a label"):
+        make_split(Design(design().frame.iloc[:0]))
+
+
 def test_cells_of_one_name_are_refused() -> None:
     with pytest.raises(DataError, match="1 cell names occur twice, 'c0_0'"):
         make_split(change(design(), [1], cell="c0_0"))

@@ -234,6 +234,13 @@ def test_entries_are_listed_summed_and_deleted(store: Store) -> None:
     assert [entry.key for entry in store.entries()] == ["cd" + "0" * 62]
 
 
+def test_entries_of_one_kind_are_listed_alone(store: Store) -> None:
+    store.put("embedding", KEY, write, RECORD)
+    store.put("reply", KEY, write, RECORD)
+    assert [entry.kind for entry in store.entries("reply")] == ["reply"]
+    assert [entry.kind for entry in store.entries()] == ["embedding", "reply"]
+
+
 def test_sweeping_removes_quarantine_and_free_locks_only(store: Store) -> None:
     path = store.put("embedding", KEY, write, RECORD)
     assert path is not None

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,27 @@ def test_without_home_and_variables_there_is_no_place(monkeypatch: pytest.Monkey
 def test_a_model_that_needs_no_weights_ignores_them(folder: Path) -> None:
     assert find_weights(RANDPROJ, folder) is None
     assert find_weights(RANDPROJ) is None
+
+
+def test_a_variant_that_is_not_published_has_no_weights(folder: Path) -> None:
+    for given in (None, folder):
+        with pytest.raises(UsageError, match="variant tiny of scgpt is not published"):
+            find_weights(SPEC, given, variant="tiny")
+    assert find_weights(SPEC, "random", variant="tiny") is None
+
+
+def test_weights_that_are_nowhere_are_an_error_that_says_how_to_get_them() -> None:
+    with pytest.raises(WeightsError, match="scgpt: no weights of ") as caught:
+        find_weights(SPEC)
+    assert "scdrugmap weights import scgpt FOLDER" in caught.value.hint
+
+
+def test_random_and_replaced_tensors_are_untrained(folder: Path) -> None:
+    _, record = open_weights(SPEC, folder)
+    assert not record.untrained
+    assert replace(record, randomize=1).untrained
+    assert weights.RANDOM_WEIGHTS.untrained
+    assert not weights.NO_WEIGHTS.untrained
 
 
 @pytest.mark.parametrize(("name", "message"), [("gone", "is not there"), ("file", "is no folder")])
