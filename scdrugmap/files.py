@@ -237,13 +237,14 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 def _swap(temporary: Path, target: Path) -> None:
     """Put a folder in the place of another; if that fails, the other is back where it was."""
-    with _construction(target, None) as aside:
-        target.rename(aside)
-        try:
-            temporary.rename(target)
-        except OSError:
-            aside.rename(target)
-            raise
+    aside = _temporary_name(target)
+    target.rename(aside)
+    try:
+        temporary.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    remove(aside)
 
 
 @contextmanager
@@ -263,13 +264,11 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 @contextmanager
 def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
     """Give a free temporary name beside `target`; whatever is there afterwards is removed."""
-    prefix = f".{os.fsencode(target.name)[:_MOST_NAME_BYTES].decode('utf-8', 'ignore')}."
-    token = secrets.token_hex(4)
-    temporary = target.with_name(f"{prefix}{_MACHINE}-{os.getpid()}-{token}{TEMPORARY_SUFFIX}")
-    _tidy(target.parent, prefix)
+    temporary = _temporary_name(target)
+    _tidy(target.parent, _prefix(target))
     try:
         yield temporary
-    except (OSError, RuntimeError, *_foreign_errors()) as err:  # closing HDF5: RuntimeError
+    except _write_errors() as err:
         named = getattr(err, "filename", None)
         ours = named is None or str(named) in (str(temporary), str(target))
         place = target if ours else Path(str(named))
@@ -281,10 +280,19 @@ def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
         remove(temporary)
 
 
-def _foreign_errors() -> tuple[type[Exception], ...]:
-    """Return the error of safetensors, if it is in use: whatever happens, it is no OSError."""
+def _temporary_name(target: Path) -> Path:
+    token = secrets.token_hex(4)
+    return target.with_name(f"{_prefix(target)}{_MACHINE}-{os.getpid()}-{token}{TEMPORARY_SUFFIX}")
+
+
+def _prefix(target: Path) -> str:
+    return f".{os.fsencode(target.name)[:_MOST_NAME_BYTES].decode('utf-8', 'ignore')}."
+
+
+def _write_errors() -> tuple[type[Exception], ...]:
+    """Return what writing may raise: HDF5 a RuntimeError, safetensors, if in use, its own."""
     module = sys.modules.get("safetensors")
-    return () if module is None else (module.SafetensorError,)
+    return (OSError, RuntimeError) + (() if module is None else (module.SafetensorError,))
 
 
 def _tidy(folder: Path, prefix: str) -> None:

@@ -130,6 +130,50 @@ def test_a_folder_that_exists_meanwhile_stays(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_a_folder_takes_the_place_of_another_when_told(tmp_path: Path) -> None:
+    target = tmp_path / "entry"
+    for text in ("first", "second"):
+        with files.atomic_folder(target, replace=True) as folder:
+            (folder / "a").write_text(text)
+    assert (target / "a").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"]
+
+
+def test_a_folder_that_cannot_be_replaced_comes_back(tmp_path: Path) -> None:
+    target = tmp_path / "entry"
+    with files.atomic_folder(target) as folder:
+        (folder / "a").write_text("first")
+    with pytest.raises(FileNotFoundError):
+        files._swap(tmp_path / "nothing", target)
+    assert (target / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"]
+
+
+def test_scratch_files_lie_beside_the_output_and_go(tmp_path: Path) -> None:
+    with files.scratch_folder(tmp_path / "out.h5ad") as folder:
+        (folder / "part").write_text("x")
+        assert folder.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_under_construction_is_named_as_what_it_becomes(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError) as caught, files.atomic_folder(tmp_path / "entry") as folder:
+        (folder / "part").write_text("12345")
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "part"))
+    assert caught.value.message == (
+        f"{tmp_path}/entry/part: the disk is full (more than 5 bytes needed)"
+    )
+
+
+def test_room_for_a_file_of_holes_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "holes"
+    with open(path, "wb") as handle:
+        handle.truncate(2**20)
+    files.reserve(path)
+    assert path.stat().st_blocks * 512 >= 2**20
+    assert path.stat().st_size == 2**20
+
+
 def test_an_output_that_exists_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "a"
     target.write_text("x")

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class _Output:
         The first one.
     """
 
-    def __init__(self, path: Path, handle: BinaryIO | Any) -> None:
+    def __init__(self, path: Path, handle: FileIO) -> None:
         self.path, self._handle = path, handle
         self.error: OSError | None = None
 
