@@ -10,7 +10,8 @@ import io
 import os
 import signal
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
@@ -43,7 +44,6 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 EXIT_INTERRUPTED = 130
-_HDF5_CLOSING = "Can't decrement id ref count"
 
 
 class LazyGroup(click.Group):
@@ -106,8 +106,6 @@ def main(argv: list[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # works anywhere
-    if not debug:
-        _hush_closing()
     # Output piped into `head` ends quietly; a terminated run unwinds, so that files are tidied.
     signal.signal(signal.SIGTERM, _terminate)
     if hasattr(signal, "SIGHUP"):
@@ -140,15 +138,32 @@ def main(argv: list[str] | None = None) -> None:
             raise
         show_error("out of memory", "use a smaller --token-budget or --block-size")
         sys.exit(5)
+    except SystemExit as err:
+        # click ends so when nobody reads its output any more, after hushing what is left of it
+        hushed = isinstance(sys.stdout, click.utils.PacifyFlushWrapper)
+        sys.exit(0 if hushed else err.code)
+    except OSError as err:
+        from scdrugmap.files import resource_error
+
+        short_of = resource_error(err, Path(str(err.filename or "this process")))
+        if debug or short_of is None:
+            _fail(err, debug)
+        else:
+            show_error(short_of.message, short_of.hint)
+            sys.exit(short_of.exit_code)
     except Exception as err:  # the top of the program: our fault, said in one line
-        if debug:
-            raise
-        show_error(
-            f"unexpected {type(err).__name__}: {' '.join(str(err).split())}",
-            "this is a fault of scdrugmap; run again with --debug and report it",
-        )
-        sys.exit(1)
+        _fail(err, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(err: Exception, debug: bool) -> NoReturn:
+    if debug:
+        raise err
+    show_error(
+        f"unexpected {type(err).__name__}: {' '.join(str(err).split())}",
+        "this is a fault of scdrugmap; run again with --debug and report it",
+    )
+    sys.exit(1)
 
 
 def show_error(message: str, hint: str) -> None:
@@ -156,25 +171,6 @@ def show_error(message: str, hint: str) -> None:
     click.echo(f"Error: {printable(message)}", err=True)
     if hint:
         click.echo(f"       {printable(hint)}", err=True)
-
-
-def _hush_closing() -> None:
-    """Keep h5py from showing a traceback for every object of a file that could not be written.
-
-    The error itself is raised and told; objects that are dropped later fail to close once more.
-    """
-    excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
-
-    def show(kind: type[BaseException], err: BaseException, trace: Any) -> None:
-        if _HDF5_CLOSING not in str(err):
-            excepthook(kind, err, trace)
-
-    def show_ignored(ignored: sys.UnraisableHookArgs) -> None:
-        if _HDF5_CLOSING not in str(ignored.exc_value):
-            unraisablehook(ignored)
-
-    if excepthook.__module__ != __name__:
-        sys.excepthook, sys.unraisablehook = show, show_ignored
 
 
 def _terminate(number: int, frame: Any) -> None:

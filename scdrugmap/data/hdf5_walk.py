@@ -14,12 +14,12 @@ import os
 import re
 import resource
 import sys
-from array import array
 from typing import Any
 
 import h5py
-import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
+
+from scdrugmap.data.hdf5_storage import Storage
 
 MAX_MEMORY = 192 << 20
 """Address space that looking may take; strings of unknown length are read within it."""
@@ -88,7 +88,10 @@ class Walk:
         self.objects[""] = {"kind": "group", **self.attributes(root, "")}
         self.group(root, "", 1)
         self.resolve_soft_links()
-        self.storage.check(file.get_filesize(), [address for _, address in self.addresses()])
+        headers = [address for _, address in (*self.groups, *self.datasets)]
+        problem = self.storage.problem(file.get_filesize(), headers)
+        if problem:
+            raise RefusedError(problem, DAMAGED)
 
     def group(self, group: Any, path: str, depth: int) -> None:
         """Look at the members of a group."""
@@ -219,10 +222,6 @@ class Walk:
         for start in range(0, stop, _TEXTS_PER_READ):
             dataset[start : min(stop, start + _TEXTS_PER_READ)]
 
-    def addresses(self) -> list[tuple[Any, int]]:
-        """Return where the objects of the file begin."""
-        return [*self.groups, *self.datasets]
-
     def values_kind(self, kind: Any, path: str) -> str:
         """Say in a word what a type holds; refuse pointers and bytes without meaning."""
         code = kind.get_class()
@@ -330,58 +329,6 @@ class Walk:
             if not target or f"{path}/".startswith(f"{target}/"):
                 raise RefusedError(f"{path} is a soft link to a group that holds it: a circle")
             self.objects[path] = {**self.objects[target], "link": target}
-
-
-class Storage:
-    """Where in the file the values of datasets are stored."""
-
-    def __init__(self) -> None:
-        self.starts, self.sizes, self.owners = array("Q"), array("Q"), array("L")
-        self.names: list[str] = []
-
-    def add(self, node: Any, path: str) -> int:
-        """Note the pieces of a dataset; return how many there are."""
-        before = len(self.starts)
-        layout = node.get_create_plist().get_layout()
-        if layout == h5d.CHUNKED and node.get_storage_size():
-            node.chunk_iter(self._add_chunk)
-        elif layout == h5d.CONTIGUOUS and node.get_offset() is not None:
-            self.starts.append(node.get_offset())
-            self.sizes.append(node.get_storage_size())
-        n_pieces = len(self.starts) - before
-        self.owners.extend([len(self.names)] * n_pieces)
-        self.names.append(path)
-        return n_pieces
-
-    def _add_chunk(self, chunk: Any) -> None:
-        self.starts.append(chunk.byte_offset)
-        self.sizes.append(chunk.size)
-
-    def check(self, file_size: int, addresses: list[int]) -> None:
-        """Refuse values that lie over each other, over a header, or beyond the file.
-
-        One changed byte makes a dataset read the bytes of another, which look like any others.
-        """
-        starts = np.frombuffer(self.starts, np.uint64).astype(np.int64)
-        sizes = np.frombuffer(self.sizes, np.uint64).astype(np.int64)
-        owners = np.frombuffer(self.owners, f"u{self.owners.itemsize}")
-        if not len(starts):
-            return
-        order = np.argsort(starts, kind="stable")
-        starts, ends, owners = starts[order], (starts + sizes)[order], owners[order]
-        wrong = np.flatnonzero((starts < 0) | (ends < starts) | (ends > file_size))
-        if len(wrong):
-            raise RefusedError(f"{self.names[owners[wrong[0]]]} lies beyond the file", DAMAGED)
-        over = np.flatnonzero(ends[:-1] > starts[1:])
-        if len(over):
-            one, two = self.names[owners[over[0]]], self.names[owners[over[0] + 1]]
-            raise RefusedError(f"the values of {one} and {two} are stored in one place", DAMAGED)
-        headers = np.array(addresses, dtype=np.int64)
-        at = np.searchsorted(starts, headers, side="right") - 1
-        inside = np.flatnonzero((at >= 0) & (headers < ends[at]))
-        if len(inside):
-            name = self.names[owners[at[inside[0]]]]
-            raise RefusedError(f"the values of {name} are stored over an object's header", DAMAGED)
 
 
 def _parents(path: str) -> list[str]:

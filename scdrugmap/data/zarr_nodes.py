@@ -41,6 +41,7 @@ _FAULTS = (
     LookupError,
     OSError,
     RuntimeError,
+    SystemError,
     TypeError,
     ValueError,
     zipfile.BadZipFile,

@@ -19,6 +19,7 @@ from scdrugmap.data.inspect import open_scanned, scan
 from scdrugmap.errors import DataError, ResourceError, UsageError
 
 
+@pytest.mark.case(1)
 def test_path_that_does_not_exist(refused, tmp_path):
     refused(tmp_path / "none.h5ad", UsageError, "does not exist", "check the spelling")
     refused(tmp_path / "no" / "none.h5ad", UsageError, "does not exist", "does not exist either")
@@ -28,22 +29,26 @@ def test_path_that_is_nearly_right(refused, path):
     refused(path.with_name("cell.h5ad"), UsageError, "does not exist", "mean cells.h5ad?")
 
 
+@pytest.mark.case(2)
 def test_folder_that_holds_no_matrix(refused, tmp_path):
     refused(tmp_path, UsageError, "is a folder without a zarr store", "name a file")
 
 
+@pytest.mark.case(3)
 def test_empty_file(refused, tmp_path):
     path = tmp_path / "empty.h5ad"
     path.touch()
     refused(path, DataError, "the file is empty", "fetch it again")
 
 
+@pytest.mark.case(4)
 def test_web_page_saved_as_h5ad(refused, tmp_path):
     path = tmp_path / "login.h5ad"
     path.write_text("\n<!DOCTYPE html><html><body>Please log in</body></html>")
     refused(path, DataError, "looks like a web page", "open the link in a browser")
 
 
+@pytest.mark.case(5)
 def test_truncated_file_names_its_size(refused, path):
     size = path.stat().st_size // 2
     os.truncate(path, size)
@@ -55,6 +60,7 @@ def test_file_whose_beginning_is_lost(refused, path):
     refused(path, DataError, "is no HDF5 file: it begins with", "fetch the file again")
 
 
+@pytest.mark.case(6)
 def test_gzipped_h5ad(refused, path):
     packed = path.with_name("cells.h5ad.gz")
     packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
@@ -62,12 +68,14 @@ def test_gzipped_h5ad(refused, path):
 
 
 @pytest.mark.parametrize("part", ["obs", "var"])
+@pytest.mark.case(7)
 def test_hdf5_file_without_a_table(refused, make, path, part):
     with make.edit(path) as file:
         del file[part]
     refused(path, DataError, f"there is no {part}", "scdrugmap convert")
 
 
+@pytest.mark.case(8)
 def test_10x_h5_is_read(make, read, tmp_path):
     counts = make.counts()
     path = tmp_path / "filtered_feature_bc_matrix.h5"
@@ -89,6 +97,7 @@ def test_10x_h5_is_read(make, read, tmp_path):
     assert any("10x" in notice for notice in cells.notices)
 
 
+@pytest.mark.case(9)
 def test_h5mu_names_the_modality_and_the_conversion(refused, tmp_path):
     path = tmp_path / "multi.h5mu"
     with h5py.File(path, "w") as file:
@@ -97,6 +106,7 @@ def test_h5mu_names_the_modality_and_the_conversion(refused, tmp_path):
     refused(path, DataError, "several modalities; cells are in mod/adt", ".write_h5ad(")
 
 
+@pytest.mark.case(10)
 def test_loom_names_the_conversion(refused, tmp_path):
     path = tmp_path / "cells.loom"
     with h5py.File(path, "w") as file:
@@ -106,6 +116,7 @@ def test_loom_names_the_conversion(refused, tmp_path):
     refused(path, DataError, "is a loom file", "scanpy.read_loom('cells.loom').write_h5ad(")
 
 
+@pytest.mark.case(11)
 def test_file_that_is_being_written(refused, path):
     writer = subprocess.Popen(
         [
@@ -125,6 +136,7 @@ def test_file_that_is_being_written(refused, path):
         writer.communicate(b"\n")
 
 
+@pytest.mark.case(12)
 def test_link_to_a_file_elsewhere_is_read(read, path, tmp_path_factory):
     link = tmp_path_factory.mktemp("other") / "link.h5ad"
     link.symlink_to(path)
@@ -132,22 +144,20 @@ def test_link_to_a_file_elsewhere_is_read(read, path, tmp_path_factory):
     assert cells.name == "link"
 
 
-def test_pipe_is_refused_without_waiting_for_it(refused, tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    refused(tmp_path / "pipe", UsageError, "is not a file but a pipe or device", "h5ad")
+@pytest.mark.case(13)
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipe_or_device_is_refused_without_waiting_for_it(refused, tmp_path, kind):
+    path = tmp_path / "pipe" if kind == "pipe" else Path("/dev/zero")
+    if kind == "pipe":
+        os.mkfifo(path)
+    refused(path, UsageError, "is not a file but a pipe or device", "h5ad")
 
 
-def test_device_is_refused(refused):
-    refused(Path("/dev/zero"), UsageError, "is not a file but a pipe or device", "h5ad")
-
-
-def test_file_replaced_while_it_is_read(make, path):
-    with open_cells(path) as cells:
-        blocks = cells.blocks(5)
-        next(blocks)
-        os.replace(make.h5ad("new.h5ad"), path)
-        with pytest.raises(DataError, match="changed while it was being read") as caught:
-            next(blocks)
+@pytest.mark.case(14)
+def test_file_replaced_while_it_is_read(make, path, child):
+    new = make.h5ad("new.h5ad")
+    with pytest.raises(DataError, match="changed while it was being read") as caught:
+        child.call("children:replace_while_reading", path, new)
     assert caught.value.exit_code == 3
     assert "run again" in caught.value.hint
 
@@ -160,9 +170,7 @@ def test_file_written_to_between_look_and_reading(make, path):
         open_scanned(found)
 
 
-def test_unreadable_file(refused, path, monkeypatch):
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
+def test_unreadable_file(refused, path):
     path.chmod(0)
     refused(path, ResourceError, "permission denied", "readable")
 
@@ -217,3 +225,34 @@ def test_path_with_a_nul_byte():
     with pytest.raises(UsageError, match="is no usable path") as caught:
         open_cells("with\0nul")
     assert "check the name" in caught.value.hint
+
+
+@pytest.mark.case("O17")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw[: len(raw) // 3], "incomplete download?"),
+        (lambda raw: b"<html><title>Sign in</title></html>", "looks like a web page"),
+        (lambda raw: b"", "the file is empty"),
+    ],
+    ids=["truncated", "web page", "empty"],
+)
+def test_download_that_went_wrong(refused, path, change, message):
+    path.write_bytes(change(path.read_bytes()))
+    refused(path, DataError, message, "")
+
+
+@pytest.mark.case("O33")
+def test_file_of_anndata_0_5_is_read(make, read, tmp_path):
+    path, counts = tmp_path / "old.h5ad", make.counts()
+    with h5py.File(path, "w") as file:
+        file["X"] = counts
+        obs = np.zeros(20, dtype=[("index", "S8"), ("depth", "f4")])
+        obs["index"] = [f"cell{i}" for i in range(20)]
+        obs["depth"] = counts.sum(axis=1)
+        file["obs"] = obs
+        file["var"] = np.array([(name,) for name in make.genes()], dtype=[("index", "S20")])
+    cells, found = read(path)
+    assert np.array_equal(found, counts)
+    assert cells.names[4] == "cell4"
+    assert cells.obs["depth"].iloc[5] == counts[5].sum()

@@ -24,7 +24,7 @@ def cohort(n_patients: int = 6) -> AnnData:
 
 
 @pytest.fixture
-def split(cli: Any, tmp_path: Path) -> Callable[..., Any]:
+def split(child: Any, tmp_path: Path) -> Callable[..., Any]:
     """Write the cells, split them, and check what every failure must keep to."""
 
     def run(adata: AnnData, *options: object) -> Any:
@@ -33,7 +33,7 @@ def split(cli: Any, tmp_path: Path) -> Callable[..., Any]:
         given = {"--label": "response", "--group": "patient", "--folds": 3}
         given.update(zip(options[::2], options[1::2], strict=True))  # type: ignore[call-overload]
         flat = [part for key, value in given.items() if value for part in (key, value)]
-        result = cli("split", tmp_path / "cells.h5ad", *flat, "-o", output)
+        result = child.cli("split", tmp_path / "cells.h5ad", *flat, "-o", output)
         assert output.exists() == (result.code == 0)
         assert [
             p.name for p in tmp_path.iterdir() if p.name not in ("cells.h5ad", "splits.tsv")
@@ -48,6 +48,7 @@ def split(cli: Any, tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
+@pytest.mark.case(80)
 def test_label_column_that_is_missing_names_the_nearest(split: Any) -> None:
     result = split(cohort(), "--label", "respons")
     assert result.code == 2
@@ -56,6 +57,7 @@ def test_label_column_that_is_missing_names_the_nearest(split: Any) -> None:
 
 
 @pytest.mark.parametrize("protocol", [*SOUND, "paper-pooled"])
+@pytest.mark.case("O31")
 def test_one_class_cannot_be_split(split: Any, protocol: str) -> None:
     adata = cohort()
     adata.obs["response"] = "resistant"
@@ -65,6 +67,7 @@ def test_one_class_cannot_be_split(split: Any, protocol: str) -> None:
     assert "--sensitive" in result.err
 
 
+@pytest.mark.case(82)
 def test_third_label_must_be_given_a_meaning(split: Any) -> None:
     adata = cohort()
     adata.obs.loc[adata.obs_names[:7], "response"] = "persistant"
@@ -75,6 +78,7 @@ def test_third_label_must_be_given_a_meaning(split: Any) -> None:
     assert split(adata, "--drop", "persistant").code == 0
 
 
+@pytest.mark.case(83)
 def test_missing_labels_are_set_aside_and_counted(split: Any, tmp_path: Path) -> None:
     adata = cohort()
     adata.obs.loc[adata.obs_names[:6], "response"] = np.nan
@@ -84,6 +88,7 @@ def test_missing_labels_are_set_aside_and_counted(split: Any, tmp_path: Path) ->
     assert read_splits(tmp_path / "splits.tsv")["cell"].nunique() == 54
 
 
+@pytest.mark.case(84)
 def test_zero_and_one_ask_which_is_sensitive(split: Any) -> None:
     adata = cohort()
     adata.obs["response"] = (adata.obs["response"] == "sensitive").astype(int)
@@ -95,6 +100,7 @@ def test_zero_and_one_ask_which_is_sensitive(split: Any) -> None:
 
 
 @pytest.mark.parametrize("protocol", SOUND)
+@pytest.mark.case(85)
 def test_single_group_is_refused(split: Any, protocol: str) -> None:
     adata = cohort()
     adata.obs["patient"] = "P1"
@@ -112,6 +118,7 @@ def test_library_per_label_is_refused_as_confounded(split: Any, protocol: str) -
     assert "add a second sensitive sample; --protocol paper-pooled gives a number" in result.err
 
 
+@pytest.mark.case(86)
 def test_class_whose_groups_are_tied_by_copies_is_confounded(split: Any) -> None:
     adata = cohort()
     values = adata.X.toarray()
@@ -130,6 +137,7 @@ def test_confounded_design_may_be_split_as_in_the_paper_with_a_warning(split: An
     assert "no evidence" in result.err
 
 
+@pytest.mark.case(87)
 def test_one_cell_per_patient_is_fine(split: Any, tmp_path: Path) -> None:
     result = split(cohort(60))
     assert result.code == 0

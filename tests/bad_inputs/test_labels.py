@@ -1,4 +1,4 @@
-"""Labels that cannot be used as they are (cases 80, 82, 83 and 84)."""
+"""Labels that cannot be used as they are: what the map of labels says of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scdrugmap.data.labels import LabelMap, require_column
 from scdrugmap.errors import DataError, UsageError
 
 
-def test_case_80_a_missing_column_is_answered_with_the_nearest_names() -> None:
+def test_a_missing_column_is_answered_with_the_nearest_names() -> None:
     obs = pd.DataFrame({"Response": ["a"], "patient": ["p"], "batch": ["b"]})
 
     with pytest.raises(UsageError) as error:
@@ -20,7 +20,7 @@ def test_case_80_a_missing_column_is_answered_with_the_nearest_names() -> None:
     assert error.value.hint == "did you mean Response? obs has: Response, patient, batch"
 
 
-def test_case_82_a_third_label_is_named_with_the_options_that_settle_it() -> None:
+def test_a_third_label_is_named_with_the_options_that_settle_it() -> None:
     labels = pd.Series(["sensitive", "resistant", "persistent", "persistent"], name="response")
 
     with pytest.raises(DataError) as error:
@@ -34,7 +34,7 @@ def test_case_82_a_third_label_is_named_with_the_options_that_settle_it() -> Non
     assert "--drop 'persistent'" in error.value.hint
 
 
-def test_case_82_many_strange_labels_are_not_all_listed() -> None:
+def test_many_strange_labels_are_not_all_listed() -> None:
     labels = pd.Series([f"ic50_{i}" for i in range(20)], name="response")
 
     with pytest.raises(DataError, match="and 14 more"):
@@ -42,7 +42,7 @@ def test_case_82_many_strange_labels_are_not_all_listed() -> None:
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, "", "nan", pd.NA])
-def test_case_83_cells_without_label_are_set_aside_and_counted(missing: object) -> None:
+def test_cells_without_label_are_set_aside_and_counted(missing: object) -> None:
     labels = pd.Series(["sensitive", missing, "resistant", missing], name="response")
 
     found = LabelMap.parse().apply(labels, where="cells.h5ad")
@@ -52,7 +52,7 @@ def test_case_83_cells_without_label_are_set_aside_and_counted(missing: object) 
     assert found.notices == ("cells.h5ad: 2 cells without response are set aside",)
 
 
-def test_case_83_a_column_without_any_label_is_refused() -> None:
+def test_a_column_without_any_label_is_refused() -> None:
     with pytest.raises(DataError) as error:
         LabelMap.parse().apply(pd.Series([None, "nan"], name="response"), where="cells.h5ad")
 
@@ -64,7 +64,7 @@ def test_case_83_a_column_without_any_label_is_refused() -> None:
     ("values", "shown"),
     [([0, 1], "0 and 1"), ([0.0, 1.0], "0 and 1"), ([False, True], "false and true")],
 )
-def test_case_84_two_numbers_do_not_say_which_is_sensitive(values: list, shown: str) -> None:
+def test_two_numbers_do_not_say_which_is_sensitive(values: list, shown: str) -> None:
     with pytest.raises(DataError) as error:
         LabelMap.parse().apply(pd.Series(values, name="response"), where="cells.h5ad")
 

@@ -31,6 +31,7 @@ def spoil(make, path):
 
 
 @pytest.mark.parametrize("value", [30, 10_000_000, 1 << 40])
+@pytest.mark.case(29, "O1")
 def test_column_index_beyond_the_genes(refused, spoil, value):
     path = spoil("csr", "indices", 5, value)
     error = refused(path, DataError, "X, rows 0 to 20, hold the index", DAMAGED)
@@ -44,6 +45,7 @@ def test_row_index_beyond_the_cells(refused, spoil, value):
 
 
 @pytest.mark.parametrize("value", [-1, -(1 << 40)])
+@pytest.mark.case(30, "O2")
 def test_negative_index(refused, spoil, value):
     refused(spoil("csr", "indices", 5, value), DataError, "hold the negative index -", DAMAGED)
     refused(spoil("csc", "indices", 5, value), DataError, "holds the row index -", DAMAGED)
@@ -55,21 +57,25 @@ def test_index_of_unsigned_kind_that_wraps_around(refused, spoil):
 
 
 @FORMATS
+@pytest.mark.case(31, "O3")
 def test_indptr_that_falls(refused, spoil, stored):
     refused(spoil(stored, "indptr", 3, 1), DataError, "X/indptr falls after row 2", DAMAGED)
 
 
 @FORMATS
+@pytest.mark.case("O4")
 def test_indptr_that_jumps_beyond_the_values(refused, spoil, stored):
     refused(spoil(stored, "indptr", 3, 1 << 62), DataError, "X/indptr falls after row 3", DAMAGED)
 
 
 @FORMATS
+@pytest.mark.case(32)
 def test_indptr_that_begins_late(refused, spoil, stored):
     refused(spoil(stored, "indptr", 0, 2), DataError, "begins with 2, expected 0", DAMAGED)
 
 
 @FORMATS
+@pytest.mark.case(33)
 def test_indptr_that_ends_early(refused, spoil, stored):
     path = spoil(stored, "indptr", -1, 300)
     refused(path, DataError, "X/indptr ends with 300, expected the", DAMAGED)
@@ -86,6 +92,7 @@ def test_indptr_of_another_length(refused, make, path, stored):
 
 
 @FORMATS
+@pytest.mark.case(34)
 def test_fewer_values_than_indices(refused, make, path, stored):
     with make.edit(path) as file:
         make.matrix(file, "X", sparse.csr_matrix(make.counts()).asformat(stored))
@@ -96,6 +103,7 @@ def test_fewer_values_than_indices(refused, make, path, stored):
 
 
 @FORMATS
+@pytest.mark.case(35, "O6")
 def test_repeated_entries_are_summed_with_a_notice(make, path, read, stored):
     counts = make.counts()
     once = sparse.csr_matrix(counts).asformat(stored)
@@ -110,6 +118,7 @@ def test_repeated_entries_are_summed_with_a_notice(make, path, read, stored):
     assert "cells.h5ad: repeated entries of X were summed" in cells.notices
 
 
+@pytest.mark.case(36)
 def test_unsorted_indices_are_read(make, path, read):
     matrix = sparse.csr_matrix(make.counts())
     for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
@@ -119,11 +128,12 @@ def test_unsorted_indices_are_read(make, path, read):
         make.matrix(file, "X", matrix)
     cells, values = read(path)
     assert np.array_equal(values, make.counts())
-    assert cells.rows(np.arange(20)).has_sorted_indices
+    assert cells.sorted_rows
     assert not any("summed" in notice for notice in cells.notices)
 
 
 @pytest.mark.parametrize(("true", "label"), [("csr", "csc"), ("csc", "csr")])
+@pytest.mark.case(37)
 def test_label_of_the_other_kind(refused, make, path, true, label):
     with make.edit(path) as file:
         make.matrix(file, "X", sparse.csr_matrix(make.counts()).asformat(true))
@@ -138,6 +148,7 @@ def test_label_of_the_other_kind(refused, make, path, true, label):
 
 @pytest.mark.parametrize(("true", "label"), [("csr", "csc"), ("csc", "csr")])
 @pytest.mark.parametrize("table", ["obs", "var"])
+@pytest.mark.case("O5")
 def test_label_of_the_other_kind_on_a_square_matrix(refused, make, true, label, table):
     counts = make.counts(30, 30)
     obs = pd.DataFrame(index=[f"cell{i}" for i in range(30)])
@@ -171,12 +182,14 @@ def test_square_matrix_without_totals_is_pointed_out(make, read):
 
 
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
+@pytest.mark.case(38)
 def test_matrix_with_more_rows_than_obs(refused, make, kind):
     path = make.h5ad(X=kind(make.counts(21)))
     refused(path, DataError, "X is 21 x 30, but there are 20 rows in obs and 30 in var", DAMAGED)
 
 
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix, np.asarray])
+@pytest.mark.case(39)
 def test_matrix_with_fewer_columns_than_var(refused, make, kind):
     path = make.h5ad(X=kind(make.counts(20, 29)))
     refused(path, DataError, "X is 20 x 29, but there are 20 rows in obs and 30 in var", DAMAGED)
@@ -187,6 +200,7 @@ def test_matrix_on_its_side_says_so(refused, make):
     refused(path, DataError, "X is 30 x 20, but there are 20 rows in obs", "write it transposed")
 
 
+@pytest.mark.case(40, "O28")
 def test_column_of_obs_of_another_length(refused, make, path):
     with make.edit(path) as file:
         file["obs/depth"] = np.ones(19)
@@ -201,6 +215,7 @@ def test_column_that_is_listed_but_absent(refused, make, path):
 
 
 @pytest.mark.parametrize("part", ["X", "obs", "obs/state"])
+@pytest.mark.case(41)
 def test_unknown_encoding(refused, make, path, part):
     with make.edit(path) as file:
         if part == "obs/state":
@@ -211,6 +226,7 @@ def test_unknown_encoding(refused, make, path, part):
 
 
 @pytest.mark.parametrize("part", ["obs", "var"])
+@pytest.mark.case(42, "O29")
 def test_table_without_the_name_of_its_index(refused, make, path, part):
     with make.edit(path) as file:
         del file[part].attrs["_index"]
@@ -234,6 +250,7 @@ def _categorical(file: h5py.File, codes: list[int], categories: list[str]) -> No
 
 
 @pytest.mark.parametrize("code", [2, 100, -7])
+@pytest.mark.case(43, "O27")
 def test_code_beyond_the_categories(refused, make, path, code):
     with make.edit(path) as file:
         _categorical(file, [0] * 11 + [code] + [1] * 8, ["resistant", "sensitive"])
@@ -255,6 +272,7 @@ def test_categorical_without_codes(refused, make, path):
 
 @pytest.mark.parametrize("part", ["obs/_index", "var/_index", "obs/state"])
 @pytest.mark.parametrize("fixed", [True, False], ids=["fixed length", "variable length"])
+@pytest.mark.case(72, "O26")
 def test_text_that_is_not_utf8_names_its_row(refused, make, path, part, fixed):
     n = 30 if part.startswith("var") else 20
     values = np.array([b"a%d" % i for i in range(n)], dtype="S4" if fixed else object)
@@ -269,6 +287,7 @@ def test_text_that_is_not_utf8_names_its_row(refused, make, path, part, fixed):
     refused(path, DataError, f"{part} holds text that is not UTF-8 in row 13", "in UTF-8")
 
 
+@pytest.mark.case(44, "O21")
 def test_matrix_missing(refused, make, path):
     with make.edit(path) as file:
         del file["X"]
@@ -290,6 +309,7 @@ def test_sparse_matrix_without_one_of_its_arrays(refused, make, path, name):
 
 
 @pytest.mark.parametrize("shape", [(600,), (2, 20, 15), ()])
+@pytest.mark.case(45)
 def test_matrix_of_other_than_two_dimensions(refused, make, shape):
     path = make.h5ad(X=np.ones(shape, "f4"))
     refused(path, DataError, f"X has {len(shape)} dimensions, expected 2", "damaged")
@@ -303,6 +323,7 @@ def test_matrix_of_other_than_two_dimensions(refused, make, shape):
         (np.zeros((20, 30), [("a", "f4"), ("b", "i4")]), "X holds structures"),
     ],
 )
+@pytest.mark.case(46, "O20")
 def test_matrix_of_something_else_than_numbers(refused, make, matrix, message):
     refused(make.h5ad(X=matrix), DataError, message, "file")
 
@@ -330,6 +351,7 @@ def test_matrix_of_true_and_false_is_read(make, read, kind):
     assert np.array_equal(values, seen)
 
 
+@pytest.mark.case("O18")
 def test_chunk_that_cannot_be_unpacked(refused, make, path):
     with make.edit(path) as file:
         del file["X"]

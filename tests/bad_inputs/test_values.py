@@ -22,10 +22,25 @@ def lognorm(counts: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("value", "message", "hint"),
     [
-        (np.nan, "X holds values that are not a number (NaN)", "replace or remove"),
-        (np.inf, "X holds values that are infinite", "replace or remove"),
+        pytest.param(
+            np.nan,
+            "X holds values that are not a number (NaN)",
+            "replace or remove",
+            marks=pytest.mark.case(47),
+        ),
+        pytest.param(
+            np.inf,
+            "X holds values that are infinite",
+            "replace or remove",
+            marks=pytest.mark.case(48),
+        ),
         (-np.inf, "X holds values that are infinite", "replace or remove"),
-        (-3, "X holds negative values, as low as -3", "counts are never negative"),
+        pytest.param(
+            -3,
+            "X holds negative values, as low as -3",
+            "counts are never negative",
+            marks=pytest.mark.case(49),
+        ),
     ],
 )
 def test_value_that_no_matrix_may_hold(refused, make, kind, value, message, hint):
@@ -44,12 +59,14 @@ def test_value_that_no_matrix_may_hold(refused, make, kind, value, message, hint
         (1e10, "X holds 1e+10, too large for a count", "raw counts"),
     ],
 )
+@pytest.mark.case("O22")
 def test_value_beyond_the_cells_that_were_sampled(refused, make, value, message, hint):
     counts = np.tile(make.counts(), (100, 1))
     counts[1000, 4] = value
     refused(make.h5ad(counts=counts), DataError, message, hint)
 
 
+@pytest.mark.case(50, "O24")
 def test_lognormalised_values_where_counts_are_needed(refused, make):
     path = make.h5ad(X=lognorm(make.counts()))
     with make.edit(path) as file:
@@ -72,9 +89,13 @@ def test_lognormalised_values_are_taken_where_they_are_accepted(make, read):
     assert any("so log-normalised values" in notice for notice in cells.notices)
 
 
-def test_rsem_counts_are_refused_with_the_remedy(refused, make):
+@pytest.mark.case(51)
+def test_rsem_counts_are_refused_with_the_remedy(refused, make, child):
     path = make.h5ad(X=make.counts() * np.float32(17.3))
     refused(path, DataError, "fractions up to", "(RSEM, salmon), add --round")
+    told = child.cli("check", path, "--round", "--no-models")
+    assert told.code == 0
+    assert "rounded" in told.out
 
 
 def test_rsem_counts_are_rounded_if_so_wished(make, read):
@@ -85,6 +106,7 @@ def test_rsem_counts_are_rounded_if_so_wished(make, read):
     assert any("rounded" in notice for notice in cells.notices)
 
 
+@pytest.mark.case(52)
 def test_counts_above_2_to_24_are_read_with_a_notice(make, read):
     counts = make.counts().astype(np.int64)
     counts[3, 4] = 2**24 + 1
@@ -94,6 +116,7 @@ def test_counts_above_2_to_24_are_read_with_a_notice(make, read):
 
 
 @pytest.mark.parametrize("value", [2**31 + 2**9, 2**53 + 1, 2**62])
+@pytest.mark.case(53, "O23")
 def test_counts_above_2_to_31(refused, make, value):
     counts = make.counts().astype(np.int64)
     counts[3, 4] = value
@@ -101,6 +124,7 @@ def test_counts_above_2_to_31(refused, make, value):
     refused(path, DataError, "too large for counts", "raw counts")
 
 
+@pytest.mark.case(54)
 def test_sums_of_repeated_large_counts_stay_finite(make, read):
     counts = sparse.csr_matrix(np.full((20, 30), 2**30, dtype=np.int64))
     counts.data[0] = 1
@@ -121,10 +145,11 @@ def test_empty_cell_is_kept(make, read, kind):
     counts[5] = 0
     cells, found = read(make.h5ad(counts=counts, X=kind(counts)))
     assert np.array_equal(found, counts)
-    assert cells.fingerprints()[5] == "0" * 32
+    assert cells.fingerprints[5] == "0" * 32
 
 
 @KINDS
+@pytest.mark.case(56)
 def test_matrix_of_zeros(refused, make, kind):
     zeros = np.zeros((20, 30), np.float32)
     refused(make.h5ad(X=kind(zeros)), DataError, "no value but zero", "the right file?")
@@ -135,7 +160,7 @@ def test_stored_zeros_are_dropped(make, read):
     matrix.data[::3] = 0
     cells, found = read(make.h5ad(X=matrix))
     assert np.array_equal(found, matrix.toarray())
-    assert cells.rows(np.arange(20)).nnz == np.count_nonzero(matrix.data)
+    assert cells.rows.nnz == np.count_nonzero(matrix.data)
 
 
 def test_matrix_of_stored_zeros(refused, make):
@@ -151,6 +176,7 @@ def test_first_value_far_down_is_found(make, read):
     assert np.array_equal(found, counts)
 
 
+@pytest.mark.case(57)
 def test_one_cell_is_enough(make, read):
     counts = make.counts(1)
     _, found = read(make.h5ad(counts=counts))
@@ -158,25 +184,29 @@ def test_one_cell_is_enough(make, read):
 
 
 @KINDS
+@pytest.mark.case(58, "O30")
 def test_no_cells(refused, make, kind):
     counts = np.zeros((0, 30), np.float32)
     refused(make.h5ad(counts=counts, X=kind(counts)), DataError, "there are no cells", "filtered")
 
 
 @KINDS
+@pytest.mark.case(59)
 def test_no_genes(refused, make, kind):
     counts = np.zeros((20, 0), np.float32)
     refused(make.h5ad(counts=counts, X=kind(counts)), DataError, "there are no genes", "filtered")
 
 
 @pytest.mark.parametrize("value", [1, 5])
+@pytest.mark.case(60)
 def test_constant_matrix_is_read(make, read, value):
     constant = np.full((20, 30), value, np.float32)
     cells, found = read(make.h5ad(X=constant))
     assert np.array_equal(found, constant)
-    assert len(set(cells.fingerprints())) == 1
+    assert len(set(cells.fingerprints)) == 1
 
 
+@pytest.mark.case(61)
 def test_denormal_numbers_are_read(make, read):
     values = lognorm(make.counts())
     values[2, 2] = 1e-42
@@ -184,6 +214,7 @@ def test_denormal_numbers_are_read(make, read):
     assert np.array_equal(found, values)
 
 
+@pytest.mark.case(62)
 def test_scaled_and_centred_values(refused, make):
     counts = make.counts()
     scores = (counts - counts.mean(axis=0)) / np.maximum(counts.std(axis=0), 0.1)
@@ -196,6 +227,7 @@ def test_counts_per_ten_thousand(refused, make):
     refused(make.h5ad(X=scaled), DataError, "add up to 10,000 in every cell", "raw counts")
 
 
+@pytest.mark.case(63)
 def test_counts_times_ten_thousand(refused, make):
     path = make.h5ad(X=make.counts() * np.float32(1e4))
     refused(path, DataError, "only multiples of 10,000: counts were scaled", "raw counts")

@@ -1,0 +1,95 @@
+"""Where an HDF5 file stores the values of its datasets, and whether that can be true.
+
+HDF5 has no checksums of what says where values are and how they are packed. One changed byte makes
+a dataset read the bytes of another, or packed bytes as numbers, without a word. Needs h5py and NumPy
+only, as the process that looks at files does.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any
+
+import numpy as np
+from h5py import h5d, h5z
+
+_NEVER_SKIPPED = (h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32)
+"""Filters that cannot fail when they pack, so no writer leaves them out of one piece."""
+
+
+class Storage:
+    """The pieces of all datasets, by place and size in the file."""
+
+    def __init__(self) -> None:
+        self.starts, self.sizes, self.owners = array("Q"), array("Q"), array("L")
+        self.names: list[str] = []
+        self.odd = ""
+
+    def add(self, node: Any, path: str) -> int:
+        """Note the pieces of a dataset; return how many there are.
+
+        Parameters
+        ----------
+        node : h5py.h5d.DatasetID
+        path : str
+            Its name in the file, for messages.
+        """
+        before = len(self.starts)
+        plist = node.get_create_plist()
+        if plist.get_layout() == h5d.CHUNKED and node.get_storage_size():
+            filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+            unpacked = math.prod(plist.get_chunk()) * node.get_type().get_size()
+            node.chunk_iter(lambda chunk: self._add_chunk(chunk, path, filters, unpacked))
+        elif plist.get_layout() == h5d.CONTIGUOUS and node.get_offset() is not None:
+            self.starts.append(node.get_offset())
+            self.sizes.append(node.get_storage_size())
+        n_pieces = len(self.starts) - before
+        self.owners.extend([len(self.names)] * n_pieces)
+        self.names.append(path)
+        return n_pieces
+
+    def _add_chunk(self, chunk: Any, path: str, filters: list[int], unpacked: int) -> None:
+        self.starts.append(chunk.byte_offset)
+        self.sizes.append(chunk.size)
+        used = [f for i, f in enumerate(filters) if not chunk.filter_mask >> i & 1]
+        if not used and chunk.size != unpacked:
+            self.odd = f"{path} has a piece of {chunk.size:,} bytes, expected {unpacked:,}"
+        elif any(f in _NEVER_SKIPPED and f not in used for f in filters):
+            self.odd = f"{path} has a piece that was not packed as the others"
+
+    def problem(self, file_size: int, headers: list[int]) -> str:
+        """Say what cannot be: values over each other, over a header, or beyond the file.
+
+        Parameters
+        ----------
+        file_size : int
+            Bytes.
+        headers : list of int
+            Places of the headers of objects.
+
+        Returns
+        -------
+        str
+            Empty if there is no problem.
+        """
+        if self.odd or not len(self.starts):
+            return self.odd
+        starts = np.frombuffer(self.starts, np.uint64).astype(np.int64)
+        sizes = np.frombuffer(self.sizes, np.uint64).astype(np.int64)
+        owners = np.frombuffer(self.owners, f"u{self.owners.itemsize}")
+        order = np.argsort(starts, kind="stable")
+        starts, ends, owners = starts[order], (starts + sizes)[order], owners[order]
+        wrong = np.flatnonzero((starts < 0) | (ends < starts) | (ends > file_size))
+        if len(wrong):
+            return f"the values of {self.names[owners[wrong[0]]]} lie beyond the end of the file"
+        over = np.flatnonzero(ends[:-1] > starts[1:])
+        if len(over):
+            one, two = (self.names[owner] for owner in owners[over[0] : over[0] + 2])
+            return f"the values of {one} and {two} are stored in one place"
+        places = np.array(headers, dtype=np.int64)
+        at = np.searchsorted(starts, places, side="right") - 1
+        inside = at[(at >= 0) & (places < ends[at])]
+        if len(inside):
+            return f"the values of {self.names[owners[inside[0]]]} are stored over the header of an object"
+        return ""
