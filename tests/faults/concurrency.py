@@ -36,7 +36,7 @@ from scdrugmap.files import TEMPORARY_SUFFIX, write_json
 from scdrugmap.model.job import EmbeddingJob
 from scdrugmap.model.load import load_model
 from scdrugmap.run.journal import open_folder
-from scdrugmap.run.store import Store
+from scdrugmap.run.store import Lock, Store
 
 RESULT = Path(__file__).with_name("results") / "concurrency.json"
 MOST_DELAY_S = 1.0
@@ -52,11 +52,18 @@ class WatchedStore(Store):
         Folder for one file per computation.
     dies : str
         ``before`` or ``amid`` writing an entry, its lock held; empty: lives.
+    n_processes : int
+        That many want the lock before it dies.
     """
 
-    def __init__(self, root: Path, log: Path, dies: str = "") -> None:
+    def __init__(self, root: Path, log: Path, dies: str, n_processes: int) -> None:
         super().__init__(root, quiet=True)
-        self._log, self._dies = log, dies
+        self._log, self._dies, self._n_processes = log, dies, n_processes
+
+    def acquire(self, kind: str, key: str, **how: Any) -> Lock | None:
+        """Take the lock of a key as the real one does."""
+        (self._log / f"asked-{os.getpid()}").touch()
+        return super().acquire(kind, key, **how)
 
     def put(
         self, kind: str, key: str, writer: Callable[[Path], None], record: Mapping[str, Any]
@@ -79,7 +86,8 @@ class WatchedStore(Store):
         return super().get(kind, key)
 
     def _die(self) -> None:
-        time.sleep(0.3)  # the others stand before the lock by now
+        _wait_until(lambda: len(list(self._log.glob("asked-*"))) == self._n_processes)
+        time.sleep(0.5)  # they read their cells again, and then stand before the lock
         (self._log / "killed").write_text(str(time.monotonic()))
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -148,7 +156,8 @@ class Crowd:
         return Round(work, codes, self.expected, self.n_processes, bool(dies))
 
     def _take_part(self, work: Path, together: Barrier | None, dies: str) -> None:
-        store = WatchedStore(work / "cache", work, "" if together else dies)
+        dies = "" if together else dies
+        store = WatchedStore(work / "cache", work, dies, self.n_processes)
         if together:
             together.wait(60)
         try:
