@@ -92,7 +92,7 @@ class FaultServer:
         fault: Fault | None = None,
         *,
         most_file_bytes: int | None = None,
-        timeout_s: int = 200,
+        timeout_s: int = 600,
         kill_after_s: float | None = None,
         **environment: str,
     ) -> Ended:
