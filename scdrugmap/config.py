@@ -68,7 +68,11 @@ def read_config(path: Path) -> BenchmarkConfig:
         raise UsageError(
             f"{path} holds no keys", hint="it needs at least `data` and `label`; see the tutorial"
         )
-    return _validated(plain(raw, [0]), folder=path.parent, raw=raw, where=str(path))
+    try:
+        values = plain(raw, [0])
+    except RecursionError as err:
+        raise UsageError(f"{path} holds a value that holds itself, or is nested too deep") from err
+    return _validated(values, folder=path.parent, raw=raw, where=str(path))
 
 
 def make_config(values: Mapping[str, Any]) -> BenchmarkConfig:

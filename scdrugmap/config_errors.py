@@ -68,6 +68,8 @@ def plain(node: Any, seen: list[int]) -> Any:
     if seen[0] > _MOST_NODES:
         raise UsageError(f"the configuration holds more than {_MOST_NODES:,} values")
     if isinstance(node, Mapping):
+        if any(isinstance(key, Mapping | list) for key in node):
+            raise UsageError("the configuration has a list or a table where a key should be")
         return {plain(key, seen): plain(value, seen) for key, value in node.items()}
     if isinstance(node, list):
         return [plain(item, seen) for item in node]
