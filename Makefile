@@ -7,8 +7,8 @@ STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PACKAGES := scdrugmap $(foreach p,$(PLUGINS),$(dir $(p))scdrugmap_plugin_$(notdir $(patsubst %/,%,$(dir $(p)))))
 PYPROJECTS := pyproject.toml $(PLUGINS)
-# the reference figures need two files that are not part of the project
-BENCHMARKS := $(filter-out benchmarks/reference_figures.py,$(wildcard benchmarks/*.py))
+# the reference figures need two files that are not part of the project, a million cells a folder
+BENCHMARKS := $(filter-out benchmarks/reference_figures.py benchmarks/million_cells.py,$(wildcard benchmarks/*.py))
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # the workflow engines, apart: they pin what torch and pydantic would fight over
@@ -18,7 +18,7 @@ TEST_ENGINES = SCDRUGMAP_RUNNERS=$(CURDIR)/$(ENGINES)/bin $(PYTEST) -q tests/wor
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-unit test-workflows test-node-loss test-scaling cwl lint format docs schema bench wheels clean \
-    licences audit sbom fuzz-guided reliability
+    licences audit sbom fuzz fuzz-guided faults kills race million properties-long reliability
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -138,9 +138,28 @@ HARDENING := $(wildcard tests/bad_inputs tests/faults tests/properties tests/tes
     tests/test_store.py tests/test_tables.py)
 GUIDED_SECONDS ?= 150
 
+fuzz: install  ## Damage 20,000 h5ad files and zarr stores at random, and read them; half an hour
+	$(BIN)/python tests/faults/mutants.py --number 20000 --seed 0
+
 fuzz-guided: install  ## Fuzz our readers of text and pickles, guided by their branches, 150 s each
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris==3.0.0
 	$(BIN)/python tests/faults/guided.py --seconds $(GUIDED_SECONDS)
+
+faults: install  ## Fail and kill every file call of the commands that write; hours
+	$(BIN)/python tests/faults/sweep.py
+
+kills: install  ## Kill a benchmark at 200 random moments and resume it
+	$(BIN)/python tests/faults/kills.py --number 200
+
+race: install  ## 8 processes x 50 rounds on one embedding and one run folder
+	$(BIN)/python tests/faults/concurrency.py --rounds 50 --processes 8
+
+million: install  ## Memory of every verb on a million cells; 5 GB of files
+	mkdir -p build/million
+	$(BIN)/python benchmarks/million_cells.py build/million
+
+properties-long: install  ## Try every property on 200 random examples
+	HYPOTHESIS_PROFILE=long $(PYTEST) -q tests/properties
 
 reliability: install  ## Run the tests of hardening and write docs/reliability.md from them and the long runs
 	mkdir -p build

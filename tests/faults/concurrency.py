@@ -269,7 +269,7 @@ def main() -> None:
             "unit": "rounds",
             "held": held,
             "outcomes": {"undisturbed": given.rounds - killed, "owner killed": killed},
-            "command": "make faults",
+            "command": "make race",
             "seconds": round(time.monotonic() - began, 1),
             "machine": {"cpu": os.cpu_count(), "python": platform.python_version()},
             "notes": f"A killed owner delayed the others by at most {slowest:.2f} s. "

@@ -41,7 +41,7 @@ def pytest_sessionfinish() -> None:
             "unit": "properties",
             "held": sum(_held.values()),
             "outcomes": {"held": sum(_held.values()), "broken": len(_held) - sum(_held.values())},
-            "command": "make properties",
+            "command": "make properties-long",
             "seconds": round(time.monotonic() - _began, 1),
             "machine": {"cpu": processor_title(), "python": platform.python_version()},
             "notes": f"{EXAMPLES_OF_LONG} random examples of each; broken: "
