@@ -1,7 +1,7 @@
 """Write HDF5 files so that a full disk is an error and not a crash.
 
-The HDF5 library (2.0) cannot close a file after one of its writes has failed: of 18 places where a
-small h5ad file can meet a full disk, 7 ended the process with a segmentation fault. So the library
+The HDF5 library (2.0) cannot close a file after one of its writes has failed: of 18 writes of a
+small h5ad file, 7 ended the process with a segmentation fault when they failed. So the library
 writes through an object of ours: the first error is remembered, later writes are dropped, HDF5
 closes the file in good faith, and then the error is raised.
 """
