@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from scdrugmap.errors import ScDrugMapError
 from scdrugmap.plain import printable, printable_lines
@@ -140,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(5)
     except SystemExit as err:
         # click ends so when nobody reads its output any more, after hushing what is left of it
-        hushed = isinstance(sys.stdout, click.utils.PacifyFlushWrapper)
+        hushed = isinstance(sys.stdout, PacifyFlushWrapper)
         sys.exit(0 if hushed else err.code)
     except OSError as err:
         from scdrugmap.files import resource_error

@@ -14,7 +14,7 @@ from scdrugmap.plain import ascii_escapes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path, readable=False)  # the readers say it, with exit code 5
 
 
 def compose(*decorators: Callable[[F], F]) -> Callable[[F], F]:

@@ -113,12 +113,11 @@ def count_rows(node: Any, part: str, where: str) -> int:
 
 def unlisted_columns(node: Any) -> list[str]:
     """Return the members of a table that its list of columns leaves out; they are not read."""
-    listed = [] if not is_group(node) else np.asarray(node.attrs.get("column-order", ())).ravel()
-    if not len(listed):
+    if not is_group(node):
         return []
-    index = text(node.attrs.get("_index", ""))
-    known = {index, _LEGACY_CATEGORIES, *(text(name) for name in listed)}
-    return sorted(set(node.keys()) - known)
+    listed = [text(name) for name in np.asarray(node.attrs.get("column-order", ())).ravel()]
+    known = {text(node.attrs.get("_index", "")), _LEGACY_CATEGORIES, *listed}
+    return sorted(set(node.keys()) - known) if listed else []
 
 
 def read_strings(node: Any, part: str, where: str) -> np.ndarray:
