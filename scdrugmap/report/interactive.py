@@ -5,6 +5,7 @@ The picture stays in the page: it is what is printed, and what is seen without s
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,11 @@ from scdrugmap.report.style import PAPER, RESISTANT, SENSITIVE, SOUND, records
 
 if TYPE_CHECKING:
     from scdrugmap.report.style import Picture
+
+_SHEETS = re.compile(
+    r'getElementById\("([0-9a-f]{64})"\)\)\{var \w+=document\.createElement\("style"\)'
+)
+"""Where plotly.js adds a style sheet when it is loaded: the sheet's name."""
 
 _SYMBOLS = {
     "sound": ("circle", "square", "triangle-up", "triangle-down", "cross"),
@@ -38,8 +44,15 @@ def plot_script() -> str:
             "--interactive needs plotly, which is not installed",
             hint="pip install 'scdrugmap[report]'",
         ) from err
+    library = get_plotlyjs()
     own = (resources.files("scdrugmap.report") / "interactive.js").read_text("utf-8")
-    return f"{get_plotlyjs()}\n{own}"
+    # Rules of maps, which are not drawn here, would breach the policy of the page; they are not
+    # added where an element has their name.
+    there = "".join(
+        f'document.head.append(Object.assign(document.createElement("template"),{{id:"{name}"}}));'
+        for name in _SHEETS.findall(library)
+    )
+    return f"{there}\n{library}\n{own}"
 
 
 def plot_of(picture: Picture) -> dict[str, Any] | None:
