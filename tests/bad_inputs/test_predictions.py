@@ -55,7 +55,8 @@ def predict(child, trained, tmp_path):
         ended = child.cli(
             "predict", tmp_path / "new.h5ad", "--predictor", predictor, *options, "-o", output
         )
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["new.h5ad", "p.tsv"]
+        left = sorted(p.name for p in tmp_path.iterdir())
+        assert left == ["new.h5ad", "p.tsv"], ended
         return ended, read_predictions(output)
 
     return run
@@ -77,15 +78,27 @@ def test_empty_cell_gets_no_call(predict, cohort):
 
 @pytest.mark.case(79)
 def test_hostile_names_stay_single_harmless_fields(predict, cohort, tmp_path):
-    adata = cohort[: len(HOSTILE)].copy()
-    adata.obs_names = HOSTILE
+    names = [name for name in HOSTILE if name]
+    adata = cohort[: len(names)].copy()
+    adata.obs_names = names
     ended, table = predict(adata)
     assert ended.code == 0
-    assert table["cell"].tolist() == HOSTILE
+    assert table["cell"].tolist() == names
     lines = (tmp_path / "p.tsv").read_text(encoding="utf-8").split("\n")
-    assert len(lines) == 1 + len(HOSTILE) + 1
+    assert len(lines) == 1 + len(names) + 1
     assert {line.count("\t") for line in lines[:-1]} == {lines[0].count("\t")}
     assert not any(field.startswith("=") for line in lines for field in line.split("\t"))
+
+
+def test_cell_without_a_name_is_refused_by_the_table(child, trained, cohort, tmp_path):
+    adata = cohort[:3].copy()
+    adata.obs_names = ["a", "", "b"]
+    adata.write_h5ad(tmp_path / "new.h5ad")
+    predictor, output = trained / "predictor.zip", tmp_path / "p.tsv"
+    ended = child.cli("predict", tmp_path / "new.h5ad", "--predictor", predictor, "-o", output)
+    assert ended.code == 3
+    assert "column cell: '' is empty" in ended.err
+    assert not output.exists()
 
 
 @pytest.mark.case("O32")
