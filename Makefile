@@ -17,7 +17,7 @@ ENGINES_STAMP := $(ENGINES)/.installed
 TEST_ENGINES = SCDRUGMAP_RUNNERS=$(CURDIR)/$(ENGINES)/bin $(PYTEST) -q tests/workflows
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-unit test-workflows test-node-loss test-scaling cwl lint format docs schema bench wheels clean \
+.PHONY: help install demo test test-unit test-workflows test-cwl test-node-loss test-scaling cwl lint format docs schema bench wheels clean \
     licences audit sbom fuzz fuzz-guided faults kills race million properties-long reliability
 
 help:  ## Show the targets
@@ -44,10 +44,14 @@ test: install  ## Run all tests
 test-unit: install  ## Run the fast tests
 	$(PYTEST) -n $(WORKERS) --dist loadfile -q -m 'not slow'
 
-test-workflows: install $(ENGINES_STAMP)  ## Run the CWL files on cwltool, Toil and a Slurm of three nodes (as root)
+test-workflows: test-cwl test-galaxy  ## Run all workflow tools on their real engines
+
+test-cwl: install $(ENGINES_STAMP)  ## Run the CWL files on cwltool, Toil and a Slurm of three nodes (as root)
 	rm -rf cwl/tests/made
+	mkdir -p build
 	-tests/workflows/install_slurm.sh
-	$(TEST_ENGINES)
+	$(TEST_ENGINES) --junitxml build/cwl.xml
+	$(BIN)/python scripts/workflow_changes.py record cwl --junit build/cwl.xml
 
 test-node-loss: install $(ENGINES_STAMP)  ## Kill a node of that Slurm under a benchmark; takes minutes of waiting
 	-tests/workflows/install_slurm.sh
@@ -99,9 +103,11 @@ lint-galaxy: $(GALAXY_STAMP)  ## Lint the Galaxy tools (installs planemo and a G
 
 test-galaxy: install lint-galaxy  ## Run 12 tests of the Galaxy tools on a real server
 	$(GALAXY_PYTHON) scripts/galaxy_server.py test --quick
+	$(BIN)/python scripts/workflow_changes.py record galaxy
 
 test-galaxy-all: install lint-galaxy  ## Run every test of the Galaxy tools, and the workflows
 	$(GALAXY_PYTHON) scripts/galaxy_server.py test
+	$(BIN)/python scripts/workflow_changes.py record galaxy
 
 docs: install  ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
@@ -167,6 +173,6 @@ reliability: install  ## Run the tests of hardening and write docs/reliability.m
 	$(BIN)/python scripts/make_reliability_page.py --tests build/reliability.xml
 
 clean:  ## Remove everything that was made
-	rm -rf $(VENV) $(ENGINES) $(SUPPLY_CHAIN) cwl/tests/made build dist runs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) $(GALAXY) $(SUPPLY_CHAIN) cwl/tests/made build dist runs docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name '*.egg-info' -prune -exec rm -rf {} +
 	find . -name __pycache__ -prune -exec rm -rf {} +
