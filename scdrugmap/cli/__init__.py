@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from click.utils import PacifyFlushWrapper
 
 from scdrugmap.errors import ScDrugMapError
 from scdrugmap.plain import printable, printable_lines
@@ -140,8 +139,9 @@ def main(argv: list[str] | None = None) -> None:
         show_error("out of memory", "use a smaller --token-budget or --block-size")
         sys.exit(5)
     except SystemExit as err:
-        # click ends so when nobody reads its output any more, after hushing what is left of it
-        hushed = isinstance(sys.stdout, PacifyFlushWrapper)
+        # click ends so when nobody reads its output any more, after hushing what is left of it;
+        # the class that hushes is its own, of which only the name can be asked for
+        hushed = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
         sys.exit(0 if hushed else err.code)
     except OSError as err:
         from scdrugmap.files import resource_error
