@@ -25,6 +25,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "tests" / "faults" / "results" / "million_cells.json"
 N_GENES, N_KNOWN_GENES, N_EXPRESSED, CHUNK, N_PATIENTS = 30_000, 24_000, 200, 10_000, 20
@@ -94,7 +95,8 @@ def write_cells(path: Path, n_cells: int) -> None:
         },
         index=[f"{number:016d}-1" for number in range(n_cells)],  # as long as a barcode
     )
-    empty = csr_matrix((n_cells, N_GENES), dtype=np.float32)
+    shape: Any = (n_cells, N_GENES)
+    empty = csr_matrix(shape, dtype=np.float32)
     ad.AnnData(empty, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
     random = np.random.default_rng(0)
     step = N_GENES // N_EXPRESSED
@@ -148,15 +150,14 @@ def prepare(folder: Path, environment: dict[str, str]) -> None:
         check=True,
     )
     verb = (sys.executable, "-m", "scdrugmap")
-    how = ("--label", "response", "--group", "patient", "--validation", "-o", str(splits))
-    subprocess.run([*verb, "split", str(training), *how, "--quiet"], check=True, env=environment)
-    how = ("--splits", str(splits), "--fold", "0", "--model", "randproj", "--head", "logistic")
-    target = folder / "predictor.zip"
-    subprocess.run(
-        [*verb, "train", str(training), *how, "-o", str(target), "--quiet"],
-        check=True,
-        env=environment,
-    )
+    split = ("--label", "response", "--group", "patient", "--validation", "-o", str(splits))
+    train = ("--splits", str(splits), "--fold", "0", "--model", "randproj", "--head", "logistic")
+    target = ("-o", str(folder / "predictor.zip"))
+    for step in (
+        ("split", str(training), *split),
+        ("train", str(training), *train, *target),
+    ):
+        subprocess.run([*verb, *step, "--quiet"], check=True, env=environment)
 
 
 def measure(folder: Path, sizes: Sequence[int], cases: Sequence[str]) -> dict[str, list[Measured]]:

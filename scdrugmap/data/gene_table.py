@@ -17,7 +17,7 @@ import numpy as np
 
 NameKind = Literal["symbol", "ensembl", "auto"]
 
-ENSEMBL_ID = re.compile(r"(ENSG\d{11})(?:\.\d+)?(?:_PAR_Y)?")
+ENSEMBL_ID = re.compile(r"(ENSG[0-9]{11})(?:\.[0-9]+)?(?:_PAR_Y)?")
 """A human Ensembl gene id, with or without version; matched in full."""
 
 _COLUMNS = [

@@ -25,7 +25,7 @@ from scdrugmap.progress import Progress, say
 MIRROR = "https://ftp.ncbi.nlm.nih.gov/geo/series"
 RECORD = "fetch.json"
 
-_ACCESSION = re.compile(r"GSE\d{1,9}")
+_ACCESSION = re.compile(r"GSE[0-9]{1,9}")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+,=@ -]*")
 _MOST_LISTING_BYTES = 1 << 22
 _MOST_LISTED = 6

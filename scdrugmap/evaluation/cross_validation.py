@@ -92,7 +92,5 @@ def _fold_of_group(cells: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
 
 
 def _divide(rows: np.ndarray, fold_of: np.ndarray, folds: int) -> list[Fold]:
-    return [
-        Fold(rows, np.where(fold_of == fold, "test", "train").astype(object))
-        for fold in range(folds)
-    ]
+    words = np.array(["train", "test"], object)  # one text each, not one per cell and fold
+    return [Fold(rows, words[(fold_of == fold).astype(np.int8)]) for fold in range(folds)]

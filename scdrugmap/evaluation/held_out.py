@@ -121,7 +121,7 @@ def hold_out(
     """
     touched = np.zeros(group.max() + 1, bool)
     touched[group[tested]] = True
-    role = np.where(touched[group], "excluded", "train").astype(object)
+    role = np.array(["train", "excluded"], object)[touched[group].astype(np.int8)]
     role[tested] = "test"
     part = tested | touched[group]
     part |= True if trainable is None else trainable

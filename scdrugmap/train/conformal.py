@@ -226,12 +226,8 @@ def prediction_sets(p: np.ndarray, least: float | None) -> np.ndarray:
     floor = -np.inf if least is None else least
     sensitive = p_of_label(p, np.ones(len(p), bool)) >= floor
     resistant = p_of_label(p, np.zeros(len(p), bool)) >= floor
-    named = np.where(
-        sensitive,
-        np.where(resistant, "both", "sensitive"),
-        np.where(resistant, "resistant", "none"),
-    )
-    return np.where(np.isnan(p), "", named).astype(object)
+    place = np.where(sensitive, np.where(resistant, 2, 1), np.where(resistant, 0, 3))
+    return np.array([*SETS, ""], object)[np.where(np.isnan(p), len(SETS), place)]
 
 
 def covers(sets: np.ndarray, sensitive: np.ndarray) -> np.ndarray:

@@ -89,10 +89,10 @@ class EstimatorScorer:
                     "sample of its own; name the column with --sample"
                 )
             p, empty = self._by_cell(cells, index, values)
-        reason = np.where(empty, FEW_COUNTS, np.where(np.isnan(p), NO_KNOWN_GENES, ""))
+        words = np.array(["", NO_KNOWN_GENES, FEW_COUNTS], object)
         return Scores(
             np.where(empty, np.nan, p).astype(np.float32),
-            reason.astype(object),
+            words[np.where(empty, 2, np.isnan(p))],
             tuple(notices),
             coverage=coverage,
         )

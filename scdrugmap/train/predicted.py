@@ -80,7 +80,7 @@ class Predicted:
     Attributes
     ----------
     cells : pandas.DataFrame
-        ``predictions.tsv``, one row per cell in file order.
+        ``predictions.tsv``, one row per cell in file order; with the sets, if there are any.
     info : PredictorInfo
         What predicted.
     domain : (n,) float32
@@ -122,11 +122,10 @@ class Predicted:
         """``resistant``, ``sensitive``, ``abstain`` or ``invalid`` per cell ((n,) object str)."""
         cells = self.cells
         above = cells["p_sensitive"].to_numpy() >= cells["threshold"].to_numpy()
-        return np.where(
-            cells["state"] == "answered",
-            np.where(above, "sensitive", "resistant"),
-            np.where(cells["state"] == "abstained", "abstain", "invalid"),
-        ).astype(object)
+        words = np.array(["resistant", "sensitive", "abstain", "invalid"], object)
+        state = cells["state"].to_numpy()
+        place = np.where(state == "answered", above, np.where(state == "abstained", 2, 3))
+        return words[place]
 
     @property
     def details(self) -> pd.DataFrame:

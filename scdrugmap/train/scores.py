@@ -65,7 +65,9 @@ class Scores:
         """Return the state of each cell ((n,) object str)."""
         if self.state is not None:
             return self.state
-        return np.where(self.reason == "", "answered", "invalid").astype(object)
+        # One text for all cells: astype(object) would make each cell a text of its own.
+        words = np.array(["invalid", "answered"], object)
+        return words[(self.reason == "").astype(np.int8)]
 
 
 @dataclass(frozen=True)

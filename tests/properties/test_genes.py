@@ -97,3 +97,10 @@ def test_joined_columns_are_the_product_with_the_matrix_that_joins_them(
     joined = Remapping(mapping).apply(csr_matrix(plain))
     assert joined.has_sorted_indices
     np.testing.assert_array_equal(joined.toarray(), plain @ joins)
+
+
+@QUICK
+@given(st.sampled_from(IDS), st.sampled_from("٠०０𝟎"))
+def test_digits_of_other_scripts_make_no_ensembl_id(identifier: str, zero: str) -> None:
+    foreign = "".join(chr(ord(zero) + int(c)) if c.isdecimal() else c for c in identifier)
+    assert [part[0] for part in TABLE.resolve([foreign])] == ["", "", "unmapped"]
