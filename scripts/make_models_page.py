@@ -21,6 +21,7 @@ from scdrugmap.specs import ModelSpec, Options, TextModelSpec
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "models.md"
 RESULTS = ROOT / "benchmarks" / "results"
+MILLION_CELLS = ROOT / "tests" / "faults" / "results" / "million_cells.json"
 
 HEAD = """# Models
 
@@ -54,6 +55,14 @@ and from file to file without the cache. What grows is the table of cells with t
 
 | model | what | 30,000 cells, MB | 300,000 cells, MB | growth |
 |---|---|---|---|---|
+"""
+
+MILLION = """
+The same for verbs as a user types them, at 30,000 genes with 200 values per cell
+(`benchmarks/million_cells.py`). Seconds are those of one core.
+
+| verb | cells | peak memory, MB | most open files | seconds | cells/s |
+|---|---|---|---|---|---|
 """
 
 FOOT = """
@@ -159,6 +168,12 @@ def page() -> str:
     for case, peaks in read("memory.json").items():
         few, many = peaks["peak_mb"]
         text += line([*case.split(), f"{few:,}", f"{many:,}", f"{many / few - 1:.0%}"])
+    text += MILLION
+    for verb, runs in json.loads(MILLION_CELLS.read_text("utf-8"))["details"].items():
+        for run in runs:
+            peak, files = f"{run['peak_bytes'] / 1e6:,.0f}", str(run["most_open_files"])
+            times = f"{run['cpu_seconds']:,.0f}", f"{run['cells_per_s']:,}"
+            text += line([verb, f"{run['cells']:,}", peak, files, *times])
     return text + FOOT
 
 
