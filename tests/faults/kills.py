@@ -193,8 +193,9 @@ def main() -> None:
     whole = place / "whole"
     whole.mkdir()
     server = FaultServer(place)
-    first = time.monotonic()
     server.learn(benchmark(cells, whole / "run"), SCDRUGMAP_CACHE=str(whole / "cache"))
+    first = time.monotonic()
+    assert list(forked(server, cells, whole / "warm", chance, 0.0, 0)) == [0]
     whole_s = time.monotonic() - first
     expected = (whole / "run" / "metrics.tsv").read_bytes()
     kills, runs, moments, faults = 0, 0, Counter[str](), list[str]()
