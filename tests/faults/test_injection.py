@@ -310,6 +310,7 @@ def assert_sound_svg(raw: bytes) -> None:
             assert not name.endswith("href") or value.startswith(("#", "data:image/png"))
 
 
+@pytest.mark.slow
 def test_exported_figures_and_the_crate_have_harmless_names(made: Made, tmp_path: Path) -> None:
     code, _, err = command(
         *("report", made.run, "--figures", tmp_path / "figures", "--crate", tmp_path / "run.zip")
@@ -429,6 +430,7 @@ def test_the_card_of_a_predictor_is_markdown_without_markup_of_others(predictor:
     assert_harmless(out)
 
 
+@pytest.mark.slow
 def test_predictions_and_explanations_are_sound_tables(
     made: Made, predictor: Path, tmp_path: Path
 ) -> None:
@@ -454,6 +456,7 @@ def test_predictions_and_explanations_are_sound_tables(
         assert_sound_svg(path.read_bytes())
 
 
+@pytest.mark.slow
 def test_what_a_check_says_of_hostile_names_is_harmless(made: Made) -> None:
     code, out, err = command("check", made.data)
     assert code == 0, err
