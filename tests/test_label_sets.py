@@ -91,6 +91,7 @@ def test_coverage_and_size_are_those_counted_by_hand_at_each_level() -> None:
     assert cell["value"] == pytest.approx(known["covered"].mean())
     assert cell["threshold"] == 0.9
     assert cell["n"] == len(known)
+    assert cell["n_sensitive"] == (known["label"] == "sensitive").sum()
     assert cell["ci_low"] < cell["value"] < cell["ci_high"]
     assert value(metrics, "set_size", dataset="all")["value"] == pytest.approx(known["size"].mean())
     for label in ("sensitive", "resistant"):
@@ -101,6 +102,7 @@ def test_coverage_and_size_are_those_counted_by_hand_at_each_level() -> None:
     sample = value(metrics, "set_coverage", dataset="all", level="sample")
     assert sample["value"] == pytest.approx(of_samples.mean())
     assert sample["n"] == len(of_samples)
+    assert sample["n_sensitive"] == 2 * 8
     assert sample["ci_low"] < sample["value"] < sample["ci_high"]
     macro = value(metrics, "set_coverage", dataset="all", level="dataset_macro")
     assert macro["value"] == pytest.approx(known.groupby("dataset")["covered"].mean().mean())

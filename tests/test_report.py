@@ -7,6 +7,7 @@ import gzip
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ def predictions_of(
     return pd.concat(parts, ignore_index=True)[list(PREDICTION_COLUMNS)]
 
 
+DRAWS = 50
+"""Of the bootstrap, for scores and for the comparisons that a report makes."""
+
 MODELS: dict[str, dict[str, Any]] = {
     "constant": {
         "kind": "estimator",
@@ -130,6 +134,24 @@ SIGNAL = {
 }
 
 
+@cache
+def scored_split(
+    names: str, protocol: str, signal: tuple[tuple[str, float], ...]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return split, predictions and metrics; many tests want the same, and scoring takes long."""
+    from scdrugmap.evaluation.evaluate import evaluate
+
+    splits = split_of(cells(names=names), protocol)
+    predictions = pd.concat(
+        [
+            predictions_of(splits, model, MODELS[model]["strategy"], strength)
+            for model, strength in signal
+        ],
+        ignore_index=True,
+    )
+    return splits, predictions, evaluate(predictions, splits, draws=DRAWS)
+
+
 def make_run(
     folder: Path,
     *,
@@ -139,7 +161,6 @@ def make_run(
     **changes: Any,
 ) -> Path:
     """Fill a folder as a finished benchmark does."""
-    from scdrugmap.evaluation.evaluate import evaluate
     from scdrugmap.evaluation.tables import write_metrics, write_predictions, write_splits
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,17 +169,12 @@ def make_run(
     for item in protocols:
         if item.status == "refused":
             continue
-        splits = split_of(table, item.name)
-        predictions = pd.concat(
-            [
-                predictions_of(splits, model, MODELS[model]["strategy"], strength)
-                for model, strength in signal[item.name].items()
-            ],
-            ignore_index=True,
+        splits, predictions, scored = scored_split(
+            names, item.name, tuple(signal[item.name].items())
         )
         write_splits(splits, folder / f"splits-{item.name}.tsv.gz")
         write_predictions(predictions, folder / f"predictions-{item.name}.tsv.gz")
-        metrics.append(evaluate(predictions, splits, draws=50))
+        metrics.append(scored)
     write_metrics(pd.concat(metrics, ignore_index=True), folder / "metrics.tsv")
     random = np.random.default_rng(0)
     where = random.normal(0, 1, (N_PATIENTS, 2))[table["patient"]] * 4
@@ -187,7 +203,7 @@ def make_run(
     )
     values: dict[str, Any] = {
         "name": "hand-made",
-        "config": {"folds": 3},
+        "config": {"folds": 3, "draws": DRAWS},
         "config_id": "0" * 64,
         "datasets": (dataset,),
         "models": tuple(ModelRecord(name=name, **MODELS[name]) for name in MODELS),

@@ -42,6 +42,7 @@ class _Figures(NamedTuple):
     value: float
     drawn: np.ndarray | None
     n: int
+    n_sensitive: int
     shortage: str
 
 
@@ -111,7 +112,7 @@ def score_sets(
                     "ci_low": interval.low,
                     "ci_high": interval.high,
                     "n": found.n,
-                    "n_sensitive": int(part.truth.sum()),
+                    "n_sensitive": found.n_sensitive,
                     "n_groups": len(np.unique(part.group)),
                     "note": join_notes(
                         found.shortage or said,
@@ -169,7 +170,8 @@ class _Scored:
                 ).astype(np.float64)
                 values = np.stack([one.drawn for _, one in known if one.drawn is not None])
                 drawn = _weighted_mean(values, weight)
-            found[metric] = _Figures(value, drawn, len(self._code), shortage)
+            n_sensitive = int(self._test.truth.sum())
+            found[metric] = _Figures(value, drawn, len(self._code), n_sensitive, shortage)
         return found
 
     def of_samples(self) -> dict[str, _Figures]:
@@ -209,13 +211,15 @@ class _Scored:
             if weight is not None and noise is not None:
                 drawn = _weighted_mean((mean + error * noise[:, there]).T, weight[:, there].T)
             average = float(mean.mean()) if len(mean) else np.nan
-            found[metric] = _Figures(average, drawn, int(there.sum()), shortage)
+            n_sensitive = int((there & test.truth[first]).sum())
+            found[metric] = _Figures(average, drawn, int(there.sum()), n_sensitive, shortage)
         return found
 
     def _of_rows(self, rows: np.ndarray, stream: int) -> dict[str, _Figures]:
         kind = self._kind[rows]
         counts = np.bincount(kind, minlength=2 * _KINDS)
-        values, n = _of_counts(counts.astype(np.float64)), _sizes(counts)
+        values = _of_counts(counts.astype(np.float64))
+        n, n_sensitive = _sizes(counts), _sizes(counts * _ALL_TRUTHS)
         drawn: dict[str, np.ndarray] = {}
         if self._resampling is not None:
             groups = self._resampling
@@ -230,6 +234,7 @@ class _Scored:
                 float(values[metric]),
                 drawn.get(metric),
                 n[metric],
+                n_sensitive[metric],
                 f"not evaluable: {n[metric]} cells, {MIN_CELLS} needed"
                 if n[metric] < MIN_CELLS
                 else "",
@@ -266,7 +271,7 @@ def _sizes(counts: np.ndarray) -> dict[str, int]:
 
 
 def _parts() -> Iterator[tuple[str, np.ndarray]]:
-    yield from zip(SET_METRICS, (np.ones(2 * _KINDS), _ALL_TRUTHS, ~_ALL_TRUTHS), strict=False)
+    yield from zip(SET_METRICS[:3], (np.ones(2 * _KINDS), _ALL_TRUTHS, ~_ALL_TRUTHS), strict=True)
 
 
 def _weighted_mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
