@@ -127,9 +127,12 @@ def test_names_and_studies_of_files_reach_the_design(cohort: Path) -> None:
 
 
 def test_costs_are_measured_or_unknown(cohort: Path) -> None:
-    plan = plan_with_costs(config_of(cohort, models=("constant", "randproj", "scgpt")))
+    models = ("constant", "randproj", "scgpt", "gpt4o_mini")
+    plan = plan_with_costs(config_of(cohort, models=models))
     costs = {cost.model: cost for cost in plan.costs}
-    assert set(costs) == {"randproj", "scgpt"}
+    assert set(costs) == {"randproj", "scgpt", "gpt4o_mini"}
+    asked = costs["gpt4o_mini"]
+    assert (asked.work, asked.n_cells, asked.hours) == ("ask", 160, None)
     assert costs["randproj"].hours is not None
     assert costs["randproj"].hours > 0
     assert costs["scgpt"].hours is None  # there are no weights here
