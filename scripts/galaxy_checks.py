@@ -206,21 +206,29 @@ def steps_workflow(server: Server, folder: Path) -> str:
 
 
 def wrong_column(server: Server, folder: Path) -> str:
-    """A column that does not exist: red, the exit code, and the columns that there are."""
-    galaxy, made = run_workflow(server, "benchmark", label="reponse", **SMALL)
-    red = [item for item in made if item["state"] == "error"]
-    if not red:
-        return "nothing is red"
-    said = str(red[0]["misc_info"])
-    job = galaxy.jobs.show_job(galaxy.datasets.show_dataset(red[0]["id"])["creating_job"])
-    missing = [
-        word
-        for word in ("Error: ", "no column 'reponse'", "patient", "response")
-        if word not in said
-    ]
+    """A column that does not exist, from a workflow: red, with the columns that there are."""
+    said, _ = red(server, label="reponse")
+    missing = [word for word in ("'reponse'", "patient", "response", "drug") if word not in said]
+    return f"the red dataset does not say {missing} but {said!r}" if missing else ""
+
+
+def wrong_model(server: Server, folder: Path) -> str:
+    """A model that does not exist: red, with the line and the exit code of the command line."""
+    said, code = red(server, models="no-such-model")
+    missing = [word for word in ("Error: ", "no-such-model") if word not in said]
     if missing:
         return f"the red dataset does not say {missing} but {said!r}"
-    return "" if job["exit_code"] in (2, 3) else f"exit code {job['exit_code']}"
+    return "" if code == 4 else f"exit code {code}"
+
+
+def red(server: Server, **given: object) -> tuple[str, int | None]:
+    """Run the benchmark workflow in vain; return what its first red dataset says, and the exit code."""
+    galaxy, made = run_workflow(server, "benchmark", **{**SMALL, **given})
+    failed = [item for item in made if item["state"] == "error"]
+    if not failed:
+        return f"nothing is red: {[item['state'] for item in made]}", None
+    job = galaxy.jobs.show_job(galaxy.datasets.show_dataset(failed[0]["id"])["creating_job"])
+    return str(failed[0]["misc_info"]), job["exit_code"]
 
 
 def no_weights(server: Server, folder: Path) -> str:
@@ -263,5 +271,6 @@ CHECKS = (
     Check("workflow benchmark", True, benchmark_workflow),
     Check("workflow steps", False, steps_workflow),
     Check("wrong column", False, wrong_column),
+    Check("wrong model", False, wrong_model),
     Check("no weights", False, no_weights, alone=True),
 )
