@@ -360,6 +360,8 @@ class BenchmarkConfig(Section):
             {"name": item.dataset, **item.model_dump(mode="json", exclude={"name", "path"})}
             for item in self.data
         ]
+        # Jobs are known by what weights hold; here counts which ones, wherever the folder lies.
+        fields["weights"] = {name: Path(path).name for name, path in self.weights.items()}
         return hash_json(fields)
 
     def plain(self, folder: Path) -> dict[str, Any]:

@@ -127,6 +127,16 @@ def test_a_file_that_was_moved_keeps_the_name_of_its_dataset(config_file: Path) 
     assert config.identity() == read_located(config_file).identity()
 
 
+def test_weights_that_were_moved_leave_the_identity_as_it_is(config_file: Path) -> None:
+    def identity(folder: str) -> str:
+        return make_config(
+            {"data": "a.h5ad", "label": "x", "models": "scgpt", "weights": {"scgpt": folder}}
+        ).identity()
+
+    assert identity("/here/scgpt") == identity("/staged/by/an/engine/scgpt")
+    assert len({identity("/here/scgpt"), identity("/here/other"), identity("random")}) == 3
+
+
 def test_cwltool_has_no_batch_systems(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="this machine only"):
         Engine(batch_system="slurm").command(tmp_path)

@@ -6,6 +6,7 @@ all through the command line, whose results those of the engines are compared wi
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,26 @@ seeds: [0, 1]
 draws: 20
 controls: false
 """
+
+TUNED = """\
+data: [cohort.h5ad, second.h5ad]
+label: response
+group: patient
+models: [scgpt, llama3]
+weights: {scgpt: weights/scgpt, llama3: random}
+settings: {scgpt: {max_length: 64}, llama3: {variant: tiny, max_tokens: 64, question_top_k: 10}}
+overrides: {scgpt: {strategies: [frozen, lora, full]}, llama3: {strategies: prompt}}
+tuning: {max_steps: 4, evaluate_every: 2}
+protocols: [lodo]
+targets: [second]
+seeds: [0]
+draws: 20
+min_genes: 1
+controls: false
+"""
+"""Every strategy, with weights from a folder: one fold, so that a strategy is one step."""
+
+CHECKPOINT = Path(__file__).resolve().parents[2] / "plugins/scgpt/tests/golden/checkpoint"
 
 
 def scdrugmap(*words: object, cwd: Path) -> None:
@@ -49,6 +70,9 @@ def make(folder: Path) -> None:
         cwd=folder,
     )
     scdrugmap("benchmark", "bench.yaml", "-o", "run", "--quiet", cwd=folder)
+    shutil.copytree(CHECKPOINT, folder / "weights" / "scgpt", dirs_exist_ok=True)
+    (folder / "tuned.yaml").write_text(TUNED, "utf-8")
+    scdrugmap("benchmark", "tuned.yaml", "-o", "tuned", "--quiet", cwd=folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tests on real workflow engines: they run by ``make test-workflows``, which names the engines' folder.
+"""Tests on real workflow engines: they run by ``make test-cwl``, which names the engines' folder.
 
 Without it nothing here is collected: the ordinary tests need no engine. What a machine cannot run
 (Slurm needs root and Debian's packages) is named in the closing lines as NOT RUN.
@@ -7,6 +7,7 @@ Without it nothing here is collected: the ordinary tests need no engine. What a 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def _programs(monkeypatch: pytest.MonkeyPatch) -> None:
 def made() -> Path:
     """Return the folder of small inputs, made once, that the jobs of cwl/tests name."""
     folder = ROOT / "cwl" / "tests" / "made"
-    if not (folder / "run" / "run.json").is_file():
+    if not (folder / "tuned" / "run.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         subprocess.run(
             [sys.executable, str(Path(__file__).with_name("cohort.py")), str(folder)],

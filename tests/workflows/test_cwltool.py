@@ -31,6 +31,11 @@ def test_a_document_is_valid_without_warnings(path: Path) -> None:
     assert "WARNING" not in done.stderr
 
 
+def test_the_dockerfile_has_no_finding() -> None:
+    done = call("hadolint", CWL.parent / "Dockerfile")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_every_cwltest_passes(made: Path, tmp_path: Path) -> None:
     listed = YAML(typ="safe").load((CWL / "tests" / "tests.yml").read_text("utf-8"))
     result = tmp_path / "cwl.xml"
@@ -132,6 +137,23 @@ def test_a_killed_run_goes_on_and_ends_with_the_tables_of_the_local_executor(
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["name"] == "run"
     assert str(tmp_path) not in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_every_strategy_and_weights_of_a_folder_give_the_tables_of_the_local_executor(
+    made: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "tuned"
+    succeed("scdrugmap", "benchmark", made / "tuned.yaml", "-o", run, "--executor", "cwl")
+    job = json.loads((run / "workflow" / "job.json").read_text("utf-8"))
+    assert job["weights"] == [
+        {"class": "Directory", "location": (made / "weights" / "scgpt").as_uri()}
+    ]
+    for name in ("metrics.tsv", "cellmap.tsv.gz", "predictions-lodo.tsv.gz"):
+        assert (run / name).read_bytes() == (made / "tuned" / name).read_bytes(), name
+    jobs = json.loads((run / "run.json").read_text("utf-8"))["models"]
+    assert [item["strategy"] for item in jobs] == ["frozen", "lora", "full", "prompt"]
+    log = (run / "workflow" / "engine.log").read_text("utf-8")
+    assert "4 of 4 jobs are finished already" in log, "training was left to the last step"
 
 
 def test_the_error_of_a_step_is_that_of_the_benchmark(made: Path, tmp_path: Path) -> None:
