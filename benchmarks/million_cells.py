@@ -197,7 +197,9 @@ def judge(found: dict[str, list[Measured]]) -> list[str]:
         if many.peak_bytes > MOST_BYTES:
             broken.append(f"{case}: peak of {many.peak_bytes:,} bytes")
         if growth > MOST_BYTES_PER_CELL:
-            broken.append(f"{case}: {growth:,.0f} bytes more for each cell")
+            broken.append(
+                f"{case}: {growth:,.0f} bytes more for each cell (goal: {MOST_BYTES_PER_CELL})"
+            )
         if many.most_open_files > few.most_open_files + MOST_MORE_FILES:
             broken.append(
                 f"{case}: {many.most_open_files} files open, {few.most_open_files} before"
