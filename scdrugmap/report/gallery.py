@@ -115,7 +115,7 @@ def _overview(tables: RunTables, summary: Summary) -> list[Picture]:
     for metric in ("auroc", "macro_f1"):
         rows = []
         for row in summary.of_role("model", "control"):
-            name = f"{row.name} (untrained)" if "untrained" in row.badges else row.name
+            name = row.name + figures.UNTRAINED * ("untrained" in row.badges)
             for item in summary.shown:
                 one = estimate(tables.metrics, item.name, row.key, metric)
                 rows.append((name, row.role, item.name, item.family, one.value, one.low, one.high))
@@ -242,7 +242,9 @@ def _by_model(rows: pd.DataFrame, column: str, summary: Summary) -> pd.DataFrame
     if means.empty:
         return pd.DataFrame(columns=["name", "dataset", "value"])
     parts = sorted(set(means[column]))
+    known = means.groupby(column)["value"].count()  # where nobody is evaluable, a constant is not
     constant = pd.DataFrame({"name": "best constant", "dataset": parts, "value": 0.5})
+    constant["value"] = constant["value"].where(constant["dataset"].map(known) > 0)
     order = {row.key: place for place, row in enumerate(summary.rows) if row.role != "reference"}
     names = {row.key: row.name for row in summary.rows}
     keys = list(zip(means["model"], means["strategy"], strict=True))

@@ -113,7 +113,10 @@ class Summary:
 
 def number(value: float, digits: int = 2) -> str:
     """Return a number as text with a real minus sign; a dash where it is undefined."""
-    return f"{value:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+    # adding 0.0 takes the sign from a zero
+    return (
+        f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+    )
 
 
 def estimate(

@@ -121,7 +121,7 @@ def _of_sound(run: RunRecord, metrics: pd.DataFrame, protocol: ProtocolRecord) -
         )
     if not top.interval:
         return "warn", f"Cannot be said: too few groups. {who} {reached} {kind}".strip()
-    if top.low <= CHANCE:
+    if round(top.low, 2) <= CHANCE:  # as the reader sees it
         text = f"Not shown: the interval includes 0.50. {who} {reached} {kind}"
         return "warn", text.strip()
     return "good", f"Yes, better than chance: {who} {reached} {kind}".strip()
