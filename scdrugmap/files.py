@@ -323,7 +323,11 @@ def _lives(process: int) -> bool:
         return False
     except (OSError, OverflowError):
         return True
-    return True
+    try:  # a killed process that its parent has not asked about still has its number
+        stat = Path(f"/proc/{process}/stat").read_text("utf-8", "replace")
+    except OSError:  # another system, or it has ended meanwhile
+        return True
+    return stat.rpartition(")")[2].split()[:1] not in (["Z"], ["X"])
 
 
 def remove(path: Path) -> None:

@@ -83,6 +83,19 @@ def test_what_a_killed_process_left_is_tidied_up(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: needs /proc")
+def test_what_a_killed_process_left_is_tidied_up_before_its_parent_knows(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended and is not reaped
+        name = f".a.txt.{files._MACHINE}-{child.pid}-0123abcd{files.TEMPORARY_SUFFIX}"
+        (tmp_path / name).touch()
+        files.write_text(tmp_path / "a.txt", "new")
+        assert leftovers(tmp_path) == []
+    finally:
+        child.wait()
+
+
 def test_what_a_living_process_is_writing_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     with files.atomic_path(target) as first:
