@@ -186,7 +186,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def child(server: Server) -> Child:
-    """Run something as a case: in a child of 4 GB and ten seconds."""
+    """Run something as a case: in a child of 4 GB and ten seconds of processor time."""
     return Child(server)
 
 
