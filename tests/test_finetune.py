@@ -244,7 +244,7 @@ def test_adapter_without_effect_stops_the_training(chosen: list[Chosen]) -> None
 
 
 def test_named_targets_that_match_nothing_are_an_error_of_usage(chosen: list[Chosen]) -> None:
-    with pytest.raises(UsageError, match="--lora-targets: .*match none of the"):
+    with pytest.raises(UsageError, match=r"--lora-targets: .*match none of the"):
         fit(chosen, FineTuning(targets="nothing"))
 
 
