@@ -163,10 +163,10 @@ def describe_metrics(metrics: pd.DataFrame) -> list[str]:
         text.append(f"{name:<28}  {_figure(f1):<22}  {float(constant):>8.3f}  {_figure(auroc):<22}")
         text += [f"  {note}" for note in [f1["note"]] if note]
         for _, sets in part[part["metric"].isin((COVERAGE, SIZE))].groupby("threshold"):
-            of = sets.set_index("metric")
+            coverage, size = (sets[sets["metric"] == metric].iloc[0] for metric in (COVERAGE, SIZE))
             text.append(
-                f"  sets at level {of['threshold'].iloc[0]:g} hold the label of "
-                f"{_figure(of.loc[COVERAGE])} of the cells; mean size {of.loc[SIZE, 'value']:.2f}"
+                f"  sets at level {coverage['threshold']:g} hold the label of "
+                f"{_figure(coverage)} of the cells; mean size {float(size['value']):.2f}"
             )
     return text
 

@@ -48,7 +48,7 @@ def intervals(
     """
     names = list(dict.fromkeys(rows["name"]))
     protocols = list(dict.fromkeys(rows["protocol"]))
-    step = 15 * len(protocols) + 13
+    step = max(15 * len(protocols) + 13, 36)  # two lines of a name
     roles = dict(zip(rows["name"], rows["role"], strict=True)) if "role" in rows else {}
     n_models = sum(roles.get(name, "model") == "model" for name in names)
     gap = 22 if 0 < n_models < len(names) else 0
@@ -106,7 +106,21 @@ def intervals(
                     markeredgewidth=1.6,
                 )
         axes.set_yticks([top[name] + step / 2 for name in names])
-        axes.set_yticklabels([_in_lines(name) for name in names], linespacing=1.0)
+        axes.set_yticklabels([printable(name.removesuffix(UNTRAINED), 19) for name in names])
+        for name in names:
+            if name.endswith(UNTRAINED):
+                axes.annotate(
+                    UNTRAINED.strip(),
+                    (0, top[name] + step / 2),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(-3.5, -12),
+                    textcoords="offset points",
+                    ha="right",
+                    va="center",
+                    color=MUTED,
+                    fontsize=9,
+                    annotation_clip=False,
+                )
         axes.spines["left"].set_visible(False)
         image = to_svg(figure)
     said = "; ".join(
@@ -130,12 +144,6 @@ def intervals(
         "intervals",
         reference,
     )
-
-
-def _in_lines(name: str) -> str:
-    """Return a name as a label; what is said of it in brackets stands below."""
-    head = name.removesuffix(UNTRAINED)
-    return printable(head, 19) + (f"\n{UNTRAINED.strip()}" if head != name else "")
 
 
 def _value_range(rows: pd.DataFrame, reference: float) -> tuple[float, float]:

@@ -98,7 +98,7 @@ def rank_models(run: RunRecord, metrics: pd.DataFrame, protocol: str) -> tuple[R
         rows = rows[rows["facet"] == ""]
     means = rows.groupby(["dataset", "model", "strategy"])["value"].mean().dropna()
     values = means.unstack(["model", "strategy"])
-    values = values[[key for key in values.columns if key in names]]
+    values = values[[key for key in names if key in values.columns]]
     whole = values.dropna()
     if len(names) < MIN_MODELS:
         return None, f"{len(names)} competing models, {MIN_MODELS} needed"
@@ -106,7 +106,8 @@ def rank_models(run: RunRecord, metrics: pd.DataFrame, protocol: str) -> tuple[R
         n = f"{len(whole)} {'dataset' if len(whole) == 1 else 'datasets'}"
         return None, f"{n} with a number for every model, {MIN_DATASETS} needed"
     left_out = tuple(sorted(map(str, set(values.index) - set(whole.index))))
-    return rank_values(whole.to_numpy(), [names[key] for key in whole.columns], left_out), ""
+    shown = [name for key, name in names.items() if key in whole.columns]
+    return rank_values(whole.to_numpy(), shown, left_out), ""
 
 
 def rank_values(values: np.ndarray, names: list[str], left_out: tuple[str, ...] = ()) -> Ranking:
