@@ -81,8 +81,11 @@ runners:
 execution:
   default: local
   environments:
-    local: {runner: local}
+    local:
+      runner: local
+      env: [{name: SCDRUGMAP_WEIGHTS, value: CHECKPOINT}]
 """
+"""The runner gives jobs a clean environment: what the server has does not reach them."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def configure(folder: Path, key: str) -> None:
     tables = (TOOLS / "tool_data_table_conf.xml.test").read_text("utf-8")
     tables = tables.replace("${__HERE__}/test-data", str(folder))
     (folder / "tables.xml").write_text(tables, "utf-8")
-    (folder / "job_conf.yml").write_text(JOB_CONF, "utf-8")
+    (folder / "job_conf.yml").write_text(JOB_CONF.replace("CHECKPOINT", str(CHECKPOINT)), "utf-8")
     settings = GALAXY_YML.format(folder=folder, key=key, tester=TESTER)
     (folder / "galaxy.yml").write_text(settings, "utf-8")
 
@@ -178,7 +181,6 @@ def started(command: list[object], own: Path, folder: Path) -> Iterator[subproce
     variables = {
         **os.environ,
         "PATH": os.pathsep.join([str(own), str(PRODUCT), os.environ["PATH"]]),
-        "SCDRUGMAP_WEIGHTS": str(CHECKPOINT),
         "GALAXY_CONFIG_FILE": str(folder / "galaxy.yml"),
     }
     words = [str(word) for word in command]
