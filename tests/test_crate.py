@@ -132,13 +132,14 @@ def test_weights_licence_and_citation_of_a_model_are_there(crate: Path) -> None:
 
 def test_the_manifest_of_imported_weights_is_included_while_it_is_theirs(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", protocols=(SOUND,))
+    file = {"n_bytes": 1, "sha256": "f" * 64}
     manifest = {
         "model": "scgpt",
         "name": "human",
         "variant": "human",
         "digest": "d" * 64,
         "published": {},
-        "files": {},
+        "files": dict.fromkeys(["config.json", "vocabulary.json", "model.safetensors"], file),
         "licence": "MIT",
         "commercial_use": True,
         "homepage": "",
