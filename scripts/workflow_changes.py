@@ -38,7 +38,10 @@ WATCHED: dict[str, tuple[str, ...]] = {
         "scdrugmap/run/tasks.py",
         "tests/workflows",
     ),
-    "galaxy": ("galaxy_tools", "scdrugmap/cli", "scripts/galaxy_server.py"),
+    "galaxy": (
+        *("galaxy_tools", "scdrugmap/cli"),
+        *("scripts/galaxy_server.py", "scripts/galaxy_checks.py"),
+    ),
 }
 """What the tests of each engine run, beside the library, which the ordinary tests look after."""
 
