@@ -439,6 +439,17 @@ def test_permuted_labels_that_do_as_well_are_a_red_flag_under_every_protocol(
     assert best is not None
     assert best.name == "hvg-logreg"
 
+    better = permuted.model_copy(update={"name": "gbt", "model": "gbt", "control": ""})
+    ahead = same[same["metric"] == "auroc"].assign(model="gbt")
+    ahead["value"] = 0.5 + (ahead["value"] + 0.5) / 4 + 0.1  # still below one
+    run = run.model_copy(update={"models": (*run.models, better)})
+    flags = [
+        item.text
+        for item in findings(run, pd.concat([metrics, ahead], ignore_index=True))
+        if "as with its true labels" in item.text
+    ]
+    assert len(flags) == 2
+
 
 def test_few_shots_are_one_question_and_zero_shot_says_its_kind(run: Path) -> None:
     tables = read_tables(run)

@@ -20,7 +20,8 @@ from scdrugmap.report.verdicts import AS_GOOD, CHANCE, Level, best_model, candid
 if TYPE_CHECKING:
     from scdrugmap.run.record import ModelRecord, ProtocolRecord, RunRecord
 
-_FLAGS = (TECHNICAL, "permuted", "untrained")
+PERMUTED = "permuted"
+_FLAGS = (TECHNICAL, PERMUTED, "untrained")
 
 
 @dataclass(frozen=True)
@@ -58,21 +59,36 @@ def findings(run: RunRecord, metrics: pd.DataFrame) -> list[Finding]:
 def _about_controls(
     run: RunRecord, metrics: pd.DataFrame, protocol: ProtocolRecord
 ) -> list[Finding]:
-    """Say which control does as well as the best model, if that does anything at all."""
+    """Say which control does as well as its rival, if that does anything at all.
+
+    Permuted labels are measured against the same model with its true ones, all others against the
+    best model.
+    """
     best = best_model(run, metrics, protocol.name)
     if best is None:
         return []
     top = estimate(metrics, protocol.name, (best.name, best.strategy), "auroc").value
-    least = max(top - AS_GOOD, CHANCE + AS_GOOD)
     found = []
     for model in run.models:
         one = estimate(metrics, protocol.name, (model.name, model.strategy), "auroc")
         flag = _flag_of(model)
-        if flag and one.value >= least:
-            found.append(
-                Finding("bad", f"{protocol.name}: {_blame(model, flag, protocol, one.text)}")
-            )
+        own = _of_true_labels(model)
+        true = estimate(metrics, protocol.name, (own.name, own.strategy), "auroc")
+        if flag and _as_good(flag, one.value, true.value, top):
+            blame = _blame(model, flag, protocol, one.text, true.text)
+            found.append(Finding("bad", f"{protocol.name}: {blame}"))
     return found
+
+
+def _of_true_labels(model: ModelRecord) -> ModelRecord:
+    """Return what a control of permuted labels is made of, by name; others are what they are."""
+    return model.model_copy(update={"name": model.model or model.name})
+
+
+def _as_good(flag: str, value: float, true: float, top: float) -> bool:
+    """Tell whether a control does as well as its rival, and better than chance."""
+    rival = true if flag == PERMUTED and np.isfinite(true) else top
+    return value >= max(rival - AS_GOOD, CHANCE + AS_GOOD)
 
 
 def _flag_of(model: ModelRecord) -> str:
@@ -83,14 +99,14 @@ def _flag_of(model: ModelRecord) -> str:
     return kind if kind in _FLAGS else ""
 
 
-def _blame(model: ModelRecord, flag: str, protocol: ProtocolRecord, auroc: str) -> str:
+def _blame(model: ModelRecord, flag: str, protocol: ProtocolRecord, auroc: str, true: str) -> str:
     if flag == TECHNICAL:
         return (
             f"technical covariates alone (counts, genes, mitochondrial share) reach AUROC {auroc}, "
             "as much as the best model. The label goes with the quality of the cells or with their "
             "batch."
         )
-    if flag == "permuted":
+    if flag == PERMUTED:
         why = (
             "This split rewards recognising patients, whatever their label."
             if protocol.family == "paper"
@@ -99,7 +115,7 @@ def _blame(model: ModelRecord, flag: str, protocol: ProtocolRecord, auroc: str) 
         )
         return (
             f"{model.model or model.name} trained on labels dealt out anew over groups reaches "
-            f"AUROC {auroc}, as much as the best model. {why}"
+            f"AUROC {auroc}, as much as with its true labels ({true}). {why}"
         )
     return (
         f"{display_name(model)} with random weights reaches AUROC {auroc}, as much as the best "
@@ -109,6 +125,8 @@ def _blame(model: ModelRecord, flag: str, protocol: ProtocolRecord, auroc: str) 
 
 def controls_by_dataset(run: RunRecord, metrics: pd.DataFrame) -> pd.DataFrame:
     """Return per protocol and dataset the best model beside the controls that could discredit it.
+
+    Permuted labels are measured as in :func:`findings`, against the same model with its true ones.
 
     Returns
     -------
@@ -151,10 +169,11 @@ def controls_by_dataset(run: RunRecord, metrics: pd.DataFrame) -> pd.DataFrame:
             }
             flags = []
             for flag in _FLAGS:
-                found = [value(model) for model in run.models if _flag_of(model) == flag]
-                found = [one for one in found if np.isfinite(one)]
-                row[flag] = max(found, default=np.nan)
-                if found and max(found) >= max(top - AS_GOOD, CHANCE + AS_GOOD):
+                controls = [model for model in run.models if _flag_of(model) == flag]
+                found = [(value(model), value(_of_true_labels(model))) for model in controls]
+                found = [(one, true) for one, true in found if np.isfinite(one)]
+                row[flag] = max((one for one, _ in found), default=np.nan)
+                if any(_as_good(flag, one, true, top) for one, true in found):
                     flags.append(flag)
             rows.append({**row, "red flag": ", ".join(flags)})
     return pd.DataFrame(rows)
@@ -169,8 +188,8 @@ def _about_datasets(run: RunRecord, metrics: pd.DataFrame) -> list[Finding]:
     return [
         Finding(
             "bad",
-            f"{row['protocol']}, {row['dataset']}: {row['red flag']} does as well as the best model "
-            f"({row['best model']}, AUROC {number(float(row['its AUROC']))}).",
+            f"{row['protocol']}, {row['dataset']}: {row['red flag']} does as well as the models "
+            f"(best: {row['best model']}, AUROC {number(float(row['its AUROC']))}).",
         )
         for row in flagged.to_dict("records")
     ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CHANCE = 0.5
 AS_GOOD = 0.02
-"""A control within this AUROC of the best model does as well as it."""
+"""A control within this AUROC of what it is measured against does as well as it."""
 
 OVERSTATED = 0.08
 """A random split that gives this much more AUROC than the sound one recognises patients."""
