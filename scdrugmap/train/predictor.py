@@ -1,7 +1,4 @@
-"""A predictor: one zip file that holds all that was learnt.
-
-Of anybody's cells it holds nothing, but for the examples that a few-shot prompt shows.
-"""
+"""A predictor: one zip file with all that was learnt, and no cell but few-shot examples."""
 
 from __future__ import annotations
 
