@@ -220,7 +220,7 @@ def test_predict_says_how_far_to_trust_a_model(file: Path, tmp_path: Path) -> No
 
     strange = synthetic_adata(60, 600, seed=9)
     with pytest.warns(ScDrugMapWarning, match="do not rely on what is predicted for"):
-        scdrugmap.predict(strange, predictor, sample="patient")
+        scdrugmap.predict(strange, predictor, sample="patient", min_cells=5)
     notices = json.loads(strange.uns["scdrugmap"]["predict"])["notices"]
     assert any("do not rely on" in notice for notice in notices)
     with pytest.raises(UsageError, match=r"no conformal sets for level 0\.3"):
