@@ -40,7 +40,10 @@ class Storage:
         if plist.get_layout() == h5d.CHUNKED and node.get_storage_size():
             filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
             unpacked = math.prod(plist.get_chunk()) * node.get_type().get_size()
+            grid = list(zip(node.shape, plist.get_chunk(), strict=True))
+            seen: set[tuple[int, ...]] = set()
             node.chunk_iter(lambda chunk: self._add_chunk(chunk, path, filters, unpacked))
+            node.chunk_iter(lambda chunk: self._check_place(chunk, path, grid, seen))
         elif plist.get_layout() == h5d.CONTIGUOUS and node.get_offset() is not None:
             self.starts.append(node.get_offset())
             self.sizes.append(node.get_storage_size())
@@ -57,6 +60,17 @@ class Storage:
             self.odd = f"{path} has a piece of {chunk.size:,} bytes, expected {unpacked:,}"
         elif any(f in _NEVER_SKIPPED and f not in used for f in filters):
             self.odd = f"{path} has a piece that was not packed as the others"
+
+    def _check_place(
+        self, chunk: Any, path: str, grid: list[tuple[int, int]], seen: set[tuple[int, ...]]
+    ) -> None:
+        """Note a piece that stands for no rows, or for those of another: others then read as zeros."""
+        place = tuple(chunk.chunk_offset)
+        if any(not 0 <= at < n or at % step for at, (n, step) in zip(place, grid, strict=True)):
+            self.odd = f"{path} has a piece for rows that it does not have"
+        elif place in seen:
+            self.odd = f"{path} has two pieces for the same rows"
+        seen.add(place)
 
     def problem(self, file_size: int, headers: list[int]) -> str:
         """Say what cannot be: values over each other, over a header, or beyond the file.

@@ -7,6 +7,7 @@ damage that were once read in silence.
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,19 @@ def test_piece_that_was_never_written_is_refused(plain: Path, name: str) -> None
         del file[name]
         file.create_dataset(name, shape, dtype, chunks=shape)
     with pytest.raises(DataError, match=f"1 of 1 pieces of {name} are missing"):
+        scan(plain)
+
+
+@pytest.mark.parametrize("other", [1000, 0], ids=["no rows", "rows of another"])
+def test_piece_that_stands_for_other_rows_is_refused(plain: Path, other: int) -> None:
+    """The rows that it stood for would be read as zeros."""
+    with h5py.File(plain, "r+") as file:
+        file["obs"].create_dataset("depth", data=np.arange(20), chunks=(10,))
+    key = struct.Struct("<IIQQ")  # of a piece in the tree: bytes, mask of filters, row, element
+    change(plain, key.pack(80, 0, 10, 0), key.pack(80, 0, other, 0))
+    with pytest.raises(
+        DataError, match=r"obs/depth has (a piece for rows|two pieces for the same)"
+    ):
         scan(plain)
 
 
