@@ -445,7 +445,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert "Run the same command again" in err
     assert "Traceback" not in err
     done = events(folder).count("job")
-    assert 3 <= done < 48  # each process may have written one that is not yet noted
+    assert 1 <= done < 48  # of the five that were seen, the last may not have been noted
     subprocess.run([*command, "-o", str(folder)], check=True, capture_output=True, timeout=200)
     assert events(folder).count("job") <= 48 + 1
     subprocess.run(

@@ -6,6 +6,7 @@ in the run folder together; when the one that works is killed, the others go on 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,12 +31,14 @@ for number, dies in enumerate(["", "before", "amid", ""]):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: needs processes that fork")
 def test_a_crowd_computes_once_reads_the_same_and_survives_a_killed_owner(tmp_path: Path) -> None:
-    # in a process of its own: forking one with the threads of other tests would not be safe
+    # in a process of its own with one thread: forked ones wait for ever for the threads of others
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-c", ROUNDS, str(SCRIPT.parent), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=200,
         check=False,
+        env={**os.environ, **one_thread},
     )
     assert done.returncode == 0, done.stderr
