@@ -7,9 +7,7 @@ import errno
 import hashlib
 import json
 import os
-import platform
 import re
-import secrets
 import shutil
 import sys
 import tempfile
@@ -19,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import ResourceError, UsageError
-
-TEMPORARY_SUFFIX = ".scdrugmap-tmp"
-"""Ending of files under construction; anything so named can be deleted when no run is active."""
+from scdrugmap.temporary_names import TEMPORARY_SUFFIX, abandoned, temporary_name
 
 _RESOURCE_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -38,8 +34,6 @@ _RESOURCE_ERRORS = {
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 _ERRNO_IN_TEXT = re.compile(r"errno = (\d+)|os error (\d+)")  # of HDF5, and of safetensors
-_MOST_NAME_BYTES = 80  # of the target's name in the temporary one: file systems allow 255 in all
-_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _TEMPORARY_NAME = re.compile(
     rf"\.(.+)\.[0-9a-f]{{8}}-\d+-[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}", re.DOTALL
 )
@@ -237,7 +231,7 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 def _swap(temporary: Path, target: Path) -> None:
     """Put a folder in the place of another; if that fails, the other is back where it was."""
-    aside = _temporary_name(target)
+    aside = temporary_name(target)
     target.rename(aside)
     try:
         temporary.rename(target)
@@ -264,8 +258,9 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
 @contextmanager
 def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
     """Give a free temporary name beside `target`; whatever is there afterwards is removed."""
-    temporary = _temporary_name(target)
-    _tidy(target.parent, _prefix(target))
+    temporary = temporary_name(target)
+    for path in abandoned(target):
+        remove(path)
     try:
         yield temporary
     except _write_errors() as err:
@@ -280,31 +275,10 @@ def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
         remove(temporary)
 
 
-def _temporary_name(target: Path) -> Path:
-    token = secrets.token_hex(4)
-    return target.with_name(f"{_prefix(target)}{_MACHINE}-{os.getpid()}-{token}{TEMPORARY_SUFFIX}")
-
-
-def _prefix(target: Path) -> str:
-    return f".{os.fsencode(target.name)[:_MOST_NAME_BYTES].decode('utf-8', 'ignore')}."
-
-
 def _write_errors() -> tuple[type[Exception], ...]:
     """Return what writing may raise: HDF5 a RuntimeError, safetensors, if in use, its own."""
     module = sys.modules.get("safetensors")
     return (OSError, RuntimeError) + (() if module is None else (module.SafetensorError,))
-
-
-def _tidy(folder: Path, prefix: str) -> None:
-    """Remove what processes of this machine that no longer live left under construction."""
-    pattern = re.compile(
-        rf"{re.escape(prefix)}{_MACHINE}-(\d+)-[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}"
-    )
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            found = pattern.fullmatch(path.name)
-            if found and not _lives(int(found[1])):
-                remove(path)
 
 
 def _size(path: Path) -> int:
@@ -314,20 +288,6 @@ def _size(path: Path) -> int:
             return path.stat().st_size
         return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
     return 0
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    try:  # a killed process that its parent has not asked about still has its number
-        stat = Path(f"/proc/{process}/stat").read_text("utf-8", "replace")
-    except OSError:  # another system, or it has ended meanwhile
-        return True
-    return stat.rpartition(")")[2].split()[:1] not in (["Z"], ["X"])
 
 
 def remove(path: Path) -> None:

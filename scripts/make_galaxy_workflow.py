@@ -48,7 +48,7 @@ class NoServer(ImporterGalaxyInterface):
 
     def import_workflow(self, workflow: dict[str, Any], **kwds: Any) -> None:
         """Refuse."""
-        raise NotImplementedError
+        raise NotImplementedError("nothing is imported into a server here")
 
 
 DOCS = {

@@ -12,8 +12,9 @@ from anndata import AnnData
 from scipy import sparse
 
 from scdrugmap.data import transposed
-from scdrugmap.data.cells import open_cells, read_obs
+from scdrugmap.data.cells import open_cells
 from scdrugmap.data.gene_table import gene_table
+from scdrugmap.data.obs import read_obs
 from scdrugmap.errors import UsageError
 
 N_CELLS, N_GENES = 57, 40

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from scdrugmap import files
+from scdrugmap import files, temporary_names
 from scdrugmap.errors import ResourceError, UsageError
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name.endswith(files.TEMPORARY_SUFFIX)]
+    return [
+        path.name
+        for path in folder.iterdir()
+        if path.name.endswith(temporary_names.TEMPORARY_SUFFIX)
+    ]
 
 
 def test_a_block_that_succeeds_replaces_the_target(tmp_path: Path) -> None:
@@ -88,7 +92,8 @@ def test_what_a_killed_process_left_is_tidied_up_before_its_parent_knows(tmp_pat
     child = subprocess.Popen([sys.executable, "-c", ""])
     try:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended and is not reaped
-        name = f".a.txt.{files._MACHINE}-{child.pid}-0123abcd{files.TEMPORARY_SUFFIX}"
+        suffix = temporary_names.TEMPORARY_SUFFIX
+        name = f".a.txt.{temporary_names._MACHINE}-{child.pid}-0123abcd{suffix}"
         (tmp_path / name).touch()
         files.write_text(tmp_path / "a.txt", "new")
         assert leftovers(tmp_path) == []

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from scdrugmap.errors import ResourceError
-from scdrugmap.files import TEMPORARY_SUFFIX
 from scdrugmap.run.store import Store, default_root, differences, summary
+from scdrugmap.temporary_names import TEMPORARY_SUFFIX
 
 KEY = "ab" + "0" * 62
 RECORD = {"model": {"model": "toy"}, "precision": "float32"}

@@ -210,8 +210,8 @@ def add_dataset(
     ResourceError
         The catalogue cannot be written.
     """
-    from scdrugmap.data.cells import read_obs
     from scdrugmap.data.labels import LabelMap, require_column
+    from scdrugmap.data.obs import read_obs
 
     path = Path(path)
     sensitive, resistant, drop = tuple(sensitive), tuple(resistant), tuple(drop)

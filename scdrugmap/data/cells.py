@@ -364,40 +364,6 @@ def open_cells(
         raise
 
 
-def read_obs(
-    source: str | Path | AnnData,
-    *,
-    where: Sequence[tuple[str, str]] = (),
-    sample: str | None = None,
-    sheet: Samplesheet | None = None,
-) -> tuple[str, pd.DataFrame]:
-    """Read the table of cells and nothing else.
-
-    Returns
-    -------
-    name : str
-        Name of the dataset.
-    obs : pandas.DataFrame
-        Index = unique cell names, as :func:`open_cells` gives them.
-
-    Raises
-    ------
-    UsageError, DataError, ResourceError
-        As :func:`open_cells`.
-    """
-    container = open_container(source)
-    try:
-        with reading(container.where):
-            obs = container.obs()
-        if sheet is not None:
-            obs, _ = sheet.describe(container.path, obs)
-        names, _ = unique_names(obs, sample, container.where)
-        obs = obs.set_axis(pd.Index(names, dtype=object))
-        return container.name, obs.iloc[select_cells(obs, where, container.where)]
-    finally:
-        container.close()
-
-
 def _file_totals(source: RowSource, checks: ValueChecks) -> np.ndarray:
     """Return the total of each column of the file, whichever cells are selected."""
     totals: Any = np.zeros(source.shape[1])

@@ -141,7 +141,8 @@ def _read(
     Only a sample column that the user named makes repeated names unique: training and prediction
     know it too, but not the column of donors.
     """
-    from scdrugmap.data.cells import open_cells, read_obs
+    from scdrugmap.data.cells import open_cells
+    from scdrugmap.data.obs import read_obs
 
     if not fingerprints:
         sheet = arguments.get("sheet")

@@ -333,7 +333,7 @@ def check_target(
     """
     import h5py
 
-    from scdrugmap.data.cells import read_obs
+    from scdrugmap.data.obs import read_obs
 
     if not source.is_file():
         raise UsageError(f"{source} does not exist", hint="--into needs an h5ad file; else use -o")

@@ -101,7 +101,7 @@ def given_rows(path: Path, job: EmbeddingJob, index: np.ndarray) -> tuple[np.nda
     """
     import pandas as pd
 
-    from scdrugmap.data.cells import read_obs
+    from scdrugmap.data.obs import read_obs
     from scdrugmap.model.batching import NO_KNOWN_GENES
     from scdrugmap.model.embedding_file import embedding, open_embeddings, read_runs
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scdrugmap.data.cells import read_obs
+from scdrugmap.data.obs import read_obs
 from scdrugmap.errors import DataError, UsageError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scdrugmap.files import TEMPORARY_SUFFIX
+from scdrugmap.temporary_names import TEMPORARY_SUFFIX
 
 ODD_NAMES = [
     "with space.h5ad",

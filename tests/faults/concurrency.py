@@ -32,11 +32,12 @@ import numpy as np
 from scdrugmap.config import make_config
 from scdrugmap.data.cells import open_cells
 from scdrugmap.errors import ResourceError, ScDrugMapError
-from scdrugmap.files import TEMPORARY_SUFFIX, write_json
+from scdrugmap.files import write_json
 from scdrugmap.model.job import EmbeddingJob
 from scdrugmap.model.load import load_model
 from scdrugmap.run.journal import open_folder
 from scdrugmap.run.store import Lock, Store
+from scdrugmap.temporary_names import TEMPORARY_SUFFIX
 
 RESULT = Path(__file__).with_name("results") / "concurrency.json"
 MOST_DELAY_S = 1.0

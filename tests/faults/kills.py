@@ -34,8 +34,9 @@ from fault_server import FaultServer
 from filelock import FileLock
 
 from scdrugmap.evaluation.tables import read_predictions
-from scdrugmap.files import TEMPORARY_SUFFIX, write_json
+from scdrugmap.files import write_json
 from scdrugmap.run.store import Store
+from scdrugmap.temporary_names import TEMPORARY_SUFFIX
 
 N_JOBS = 12
 _START_S = 5.0  # of a process of its own, for imports

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from fault_server import Ended, Fault, FaultServer
 
-from scdrugmap.files import TEMPORARY_SUFFIX, hash_file
+from scdrugmap.files import hash_file
 from scdrugmap.run.store import Store
+from scdrugmap.temporary_names import TEMPORARY_SUFFIX
 
 KINDS_THAT_FAIL = ("open", "write", "fsync", "rename", "mkdir")
 ALL_KINDS = (*KINDS_THAT_FAIL, "unlink")
