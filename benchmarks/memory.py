@@ -17,8 +17,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 N_GENES, N_EXPRESSED, CHUNK = 4_000, 200, 10_000
@@ -26,20 +30,27 @@ EMBEDDED = ("scgpt", "geneformer", "tgpt", "cellplm")
 
 
 def write_cells(path: Path, n_cells: int) -> None:
-    """Write an h5ad file of made-up counts, a chunk of cells at a time."""
+    """Write an h5ad file of cells of which nothing but the name is known."""
+    import pandas as pd
+
+    from scdrugmap.data.genes import gene_table
+
+    names = [f"cell{number}" for number in range(n_cells)]
+    write_counts(path, pd.DataFrame(index=names), list(gene_table().names("ensembl")[:N_GENES]))
+
+
+def write_counts(path: Path, obs: pd.DataFrame, genes: list[str]) -> None:
+    """Write an h5ad file of made-up counts, 200 per cell, a chunk of cells at a time."""
     import anndata as ad
     import h5py
     import pandas as pd
     from scipy.sparse import csr_matrix
 
-    from scdrugmap.data.genes import gene_table
-
-    ensembl = gene_table().names("ensembl")[:N_GENES]
-    obs = pd.DataFrame(index=[f"cell{number}" for number in range(n_cells)])
-    empty = csr_matrix((n_cells, N_GENES), dtype=np.float32)
-    ad.AnnData(empty, obs=obs, var=pd.DataFrame(index=list(ensembl))).write_h5ad(path)
+    n_cells, n_genes = len(obs), len(genes)
+    empty = csr_matrix((n_cells, n_genes), dtype=np.float32)
+    ad.AnnData(empty, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
     random = np.random.default_rng(0)
-    step = N_GENES // N_EXPRESSED
+    step = n_genes // N_EXPRESSED
     with h5py.File(path, "r+") as file:
         matrix = file["X"]
         for name in ("data", "indices", "indptr"):

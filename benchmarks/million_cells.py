@@ -25,10 +25,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from memory import N_EXPRESSED, write_counts
 
 RESULTS = Path(__file__).parents[1] / "tests" / "faults" / "results" / "million_cells.json"
-N_GENES, N_KNOWN_GENES, N_EXPRESSED, CHUNK, N_PATIENTS = 30_000, 24_000, 200, 10_000, 20
+N_GENES, N_KNOWN_GENES, N_PATIENTS = 30_000, 24_000, 20
 TRAINING_CELLS = 2_000
 MOST_BYTES = 2_000_000_000
 MOST_BYTES_PER_CELL = 600
@@ -76,12 +77,9 @@ class Measured:
 
 
 def write_cells(path: Path, n_cells: int) -> None:
-    """Write an h5ad file of made-up counts, a chunk of cells at a time."""
-    import anndata as ad
-    import h5py
+    """Write an h5ad file of labelled cells of made-up patients."""
     import numpy as np
     import pandas as pd
-    from scipy.sparse import csr_matrix
 
     from scdrugmap.data.genes import gene_table
 
@@ -95,25 +93,7 @@ def write_cells(path: Path, n_cells: int) -> None:
         },
         index=[f"{number:016d}-1" for number in range(n_cells)],  # as long as a barcode
     )
-    shape: Any = (n_cells, N_GENES)
-    empty = csr_matrix(shape, dtype=np.float32)
-    ad.AnnData(empty, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
-    random = np.random.default_rng(0)
-    step = N_GENES // N_EXPRESSED
-    with h5py.File(path, "r+") as file:
-        matrix = file["X"]
-        for name in ("data", "indices", "indptr"):
-            del matrix[name]
-        size = n_cells * N_EXPRESSED
-        data = matrix.create_dataset("data", (size,), np.float32)
-        indices = matrix.create_dataset("indices", (size,), np.int32)
-        for begin in range(0, n_cells, CHUNK):
-            n = min(CHUNK, n_cells - begin)
-            at = slice(begin * N_EXPRESSED, (begin + n) * N_EXPRESSED)
-            columns = random.integers(0, step, (n, N_EXPRESSED)) + np.arange(N_EXPRESSED) * step
-            indices[at] = columns.ravel()
-            data[at] = 1 + random.poisson(1.0, n * N_EXPRESSED)
-        matrix["indptr"] = np.arange(n_cells + 1, dtype=np.int64) * N_EXPRESSED
+    write_counts(path, obs, genes)
 
 
 def watch(command: Sequence[str], n_cells: int, environment: dict[str, str]) -> Measured:
