@@ -7,80 +7,33 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import ResourceError, UsageError
+from scdrugmap.system_errors import resource_error
 from scdrugmap.temporary_names import TEMPORARY_SUFFIX, abandoned, temporary_name
 
-_RESOURCE_ERRORS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would exceed the allowed size",
-    errno.EIO: "the disk reported an input/output error",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EROFS: "the file system is read-only",
-    errno.EMFILE: "too many open files",
-    errno.ENFILE: "too many open files",
-    errno.ENOMEM: "out of memory",
-}
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-_ERRNO_IN_TEXT = re.compile(r"errno = (\d+)|os error (\d+)")  # of HDF5, and of safetensors
-_TEMPORARY_NAME = re.compile(
-    rf"\.(.+)\.[0-9a-f]{{8}}-\d+-[0-9a-f]{{8}}{re.escape(TEMPORARY_SUFFIX)}", re.DOTALL
-)
 
 
-def error_number(err: BaseException) -> int:
-    """Return the number of an operating-system error, also of a wrapped one; 0: none."""
-    number = getattr(err, "errno", None)
-    if isinstance(number, int) and number:
-        return number
-    found = _ERRNO_IN_TEXT.search(str(err))
-    return int(found[1] or found[2]) if found else 0
+@dataclass(frozen=True)
+class _Group:
+    """Files that get their names together: which, and (temporary name, name) of those made."""
+
+    targets: frozenset[Path]
+    waiting: list[tuple[Path, Path]] = field(default_factory=list)
 
 
-def resource_error(
-    err: BaseException, path: Path, n_bytes: int | None = None, *, n_written: int = 0
-) -> ResourceError | None:
-    """Return the ResourceError that an operating-system error means, or None.
-
-    Parameters
-    ----------
-    err : BaseException
-    path : Path
-        File or folder to name; temporary names are told as what they are made for.
-    n_bytes : int, optional
-        What the file needs, if that is known.
-    n_written : int
-        Bytes that it had when the disk was full, where it is not.
-    """
-    number = error_number(err)
-    reason = _RESOURCE_ERRORS.get(number)
-    if reason is None:
-        return None
-    need = ""
-    if n_bytes:
-        need = f" ({n_bytes:,} bytes needed)"
-    elif n_written and number in _FULL:
-        need = f" (more than {n_written:,} bytes needed)"
-    return ResourceError(
-        f"{_told(path)}: {reason}{need}",
-        hint="make room or choose another place, then run it again",
-    )
-
-
-def _told(path: Path) -> Path:
-    """Return a path without the names of files under construction."""
-    return Path(*(_TEMPORARY_NAME.sub(r"\1", part) for part in path.parts))
+_groups: ContextVar[tuple[_Group, ...]] = ContextVar("_groups", default=())
+"""The open blocks of :func:`together`."""
 
 
 def check_output(
@@ -164,7 +117,8 @@ def atomic_path(target: Path, *, n_bytes: int | None = None) -> Iterator[Path]:
     """Give a temporary path beside `target` that becomes `target` when the block succeeds.
 
     The file is flushed to disk, renamed, and its folder flushed; on any error it is removed and
-    `target` stays as it was. What killed processes left for the same target is tidied up.
+    `target` stays as it was. Within :func:`together` it is renamed at the end of that. What
+    killed processes left for the same target is tidied up.
 
     Parameters
     ----------
@@ -182,14 +136,66 @@ def atomic_path(target: Path, *, n_bytes: int | None = None) -> Iterator[Path]:
         temporary.touch(exist_ok=False)  # not mkstemp, which ignores the umask
         yield temporary
         sync_file(temporary)
-        new = not os.path.lexists(target)
-        os.replace(temporary, target)
-        try:
-            sync_folder(target.parent)
-        except OSError:
-            if new:
-                remove(target)
-            raise
+        if (group := _group_of(target)) is None:
+            _place(temporary, target)
+        else:
+            group.waiting.append((temporary, target))
+
+
+@contextmanager
+def together(*targets: Path | None) -> Iterator[None]:
+    """Let files that are written in the block get their names when all of them are whole.
+
+    A command with several outputs writes all of them or none, so that the same command can be
+    given again after an error: nothing of them is in place before the end of the block, and if
+    one cannot be put there, those that are new are taken away again.
+
+    Parameters
+    ----------
+    *targets : Path or None
+        What belongs together; other files that are written in the block get their names at once.
+
+    Raises
+    ------
+    ResourceError
+        As for :func:`atomic_path`.
+    """
+    group = _Group(frozenset(path.absolute() for path in targets if path is not None))
+    new: list[Path] = []
+    outer = _groups.get()
+    _groups.set((*outer, group))
+    try:
+        yield
+        for temporary, target in group.waiting:
+            with _told_as_resources(temporary, target, None):
+                if _place(temporary, target):
+                    new.append(target)
+    except BaseException:
+        for target in new:
+            remove(target)
+        raise
+    finally:
+        _groups.set(outer)
+        for temporary, _ in group.waiting:
+            remove(temporary)
+
+
+def _group_of(target: Path) -> _Group | None:
+    place = target.absolute()
+    return next((group for group in _groups.get() if place in group.targets), None)
+
+
+def _place(temporary: Path, target: Path) -> bool:
+    """Give a flushed file its name for good; return whether there was none of that name."""
+    new = not os.path.lexists(target)
+    os.replace(temporary, target)
+    try:
+        sync_folder(target.parent)
+    except OSError:
+        if new:
+            remove(target)
+        raise
+    return new
 
 
 @contextmanager
@@ -226,6 +232,7 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             except OSError as err:
                 if err.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                     raise
+                remove(temporary)
         sync_folder(target.parent)
 
 
@@ -252,17 +259,37 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     """
     with _construction(Path(beside), None) as temporary:
         temporary.mkdir()
-        yield temporary
+        try:
+            yield temporary
+        finally:
+            remove(temporary)
 
 
 @contextmanager
 def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
-    """Give a free temporary name beside `target`; whatever is there afterwards is removed."""
+    """Give a free temporary name beside `target`; what stands there after an error is removed."""
     temporary = temporary_name(target)
+    _tidy_up(target)
+    try:
+        with _told_as_resources(temporary, target, n_bytes):
+            yield temporary
+    except BaseException:
+        remove(temporary)
+        raise
+    _tidy_up(target)  # a killed process gives up its locks first, and is still seen for a moment
+
+
+def _tidy_up(target: Path) -> None:
+    """Remove what processes that have ended left under construction."""
     for path in abandoned(target):
         remove(path)
+
+
+@contextmanager
+def _told_as_resources(temporary: Path, target: Path, n_bytes: int | None) -> Iterator[None]:
+    """Turn what the operating system says of a file under construction into a ResourceError."""
     try:
-        yield temporary
+        yield
     except _write_errors() as err:
         named = getattr(err, "filename", None)
         ours = named is None or str(named) in (str(temporary), str(target))
@@ -271,8 +298,6 @@ def _construction(target: Path, n_bytes: int | None) -> Iterator[Path]:
         if failed is None:
             raise
         raise failed from err
-    finally:
-        remove(temporary)
 
 
 def _write_errors() -> tuple[type[Exception], ...]:

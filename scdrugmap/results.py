@@ -123,7 +123,7 @@ class Predictions:
             One of them exists, without `overwrite`.
         """
         from scdrugmap.evaluation.tables import write_metrics, write_predictions
-        from scdrugmap.files import check_output, write_json
+        from scdrugmap.files import check_output, together, write_json
         from scdrugmap.tables import write_table
 
         folder = Path(folder)
@@ -131,14 +131,16 @@ class Predictions:
             raise UsageError(f"{folder} is no folder")
         folder.mkdir(parents=True, exist_ok=True)
         names = ["predictions.tsv", "samples.tsv", "details.tsv", "summary.json"]
-        for name in names + ["metrics.tsv"] * (self.metrics is not None):
+        names += ["metrics.tsv"] * (self.metrics is not None)
+        for name in names:
             check_output(folder / name, overwrite=overwrite)
-        write_predictions(self.cells, folder / "predictions.tsv")
-        write_table(self.samples, folder / "samples.tsv")
-        write_table(self.details, folder / "details.tsv")
-        write_json(folder / "summary.json", self.predicted.summary())
-        if self.metrics is not None:
-            write_metrics(self.metrics, folder / "metrics.tsv")
+        with together(*(folder / name for name in names)):
+            write_predictions(self.cells, folder / "predictions.tsv")
+            write_table(self.samples, folder / "samples.tsv")
+            write_table(self.details, folder / "details.tsv")
+            write_json(folder / "summary.json", self.predicted.summary())
+            if self.metrics is not None:
+                write_metrics(self.metrics, folder / "metrics.tsv")
 
     def _repr_html_(self) -> str:
         """Show the samples in a notebook; every name is escaped."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scdrugmap import __version__
 from scdrugmap.errors import UsageError, WeightsError
-from scdrugmap.files import atomic_folder, atomic_path, resource_error, write_json, write_text
+from scdrugmap.files import atomic_folder, atomic_path, write_json, write_text
 from scdrugmap.manifest import (
     CONFIG,
     MANIFEST,
@@ -23,6 +23,7 @@ from scdrugmap.manifest import (
 )
 from scdrugmap.modelkit.published import check_unchanged
 from scdrugmap.specs import ModelSpec
+from scdrugmap.system_errors import resource_error
 from scdrugmap.weight_places import place_to_keep, weight_set
 from scdrugmap.weight_reading import build_network, digest_of, open_weights, read_published
 

@@ -41,6 +41,52 @@ def test_a_block_that_fails_leaves_the_target_and_nothing_else(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_outputs_that_belong_together_appear_together(tmp_path: Path) -> None:
+    first, second, other = (tmp_path / name for name in ("a.txt", "b.txt", "other.txt"))
+    with files.together(first, None, second):
+        files.write_text(first, "a")
+        files.write_text(other, "o")
+        assert not first.exists()
+        assert other.read_text() == "o"  # it does not belong to them
+        files.write_text(second, "b")
+    assert (first.read_text(), second.read_text()) == ("a", "b")
+    assert leftovers(tmp_path) == []
+
+
+def test_an_error_between_outputs_that_belong_together_leaves_all_as_they_were(
+    tmp_path: Path,
+) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    second.write_text("old")
+
+    def write() -> None:
+        with files.together(first, second):
+            files.write_text(second, "new")
+            files.write_text(first, (tmp_path / "no").read_text())
+
+    with pytest.raises(FileNotFoundError):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
+    assert second.read_text() == "old"
+    files.write_text(first, "a")  # the block has ended
+    assert first.read_text() == "a"
+
+
+def test_an_output_that_cannot_be_put_in_place_takes_the_new_ones_with_it(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+
+    def write() -> None:
+        with files.together(first, second):
+            files.write_text(first, "a")
+            files.write_text(second, "b")
+            second.mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        write()
+    second.rmdir()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
         hushed = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
         sys.exit(0 if hushed else err.code)
     except OSError as err:
-        from scdrugmap.files import resource_error
+        from scdrugmap.system_errors import resource_error
 
         short_of = resource_error(err, Path(str(err.filename or "this process")))
         if debug or short_of is None:

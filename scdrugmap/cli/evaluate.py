@@ -61,7 +61,7 @@ def command(
     from scdrugmap.evaluation.compare import compare_files
     from scdrugmap.evaluation.evaluate import describe_metrics, evaluate_files
     from scdrugmap.evaluation.tables import write_comparisons, write_metrics
-    from scdrugmap.files import check_output
+    from scdrugmap.files import check_output, together
     from scdrugmap.progress import say
 
     check_output(output, overwrite=overwrite, inputs=[*predictions, splits])
@@ -79,12 +79,14 @@ def command(
         draws=draws,
         seed=seed,
     )
-    write_metrics(metrics, output)
-    for notice in metrics.attrs["notices"]:
-        say(f"Note: {notice}", quiet=quiet)
-    for line in describe_metrics(metrics):
-        say(line, quiet=quiet)
-    if comparisons is not None:
+    with together(output, comparisons):
+        write_metrics(metrics, output)
+        for notice in metrics.attrs["notices"]:
+            say(f"Note: {notice}", quiet=quiet)
+        for line in describe_metrics(metrics):
+            say(line, quiet=quiet)
+        if comparisons is None:
+            return
         compared = compare_files(predictions, splits, reference=reference, draws=draws, seed=seed)
         write_comparisons(compared, comparisons)
         for notice in compared.attrs["notices"]:

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from scdrugmap.data.paper import Correction, PaperDataset, paper_datasets, regimen_components
 from scdrugmap.errors import DataError, ResourceError, UsageError
-from scdrugmap.files import resource_error, write_json
+from scdrugmap.files import write_json
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import DatasetSpec
+from scdrugmap.system_errors import resource_error
 
 PLACE_VARIABLE = "SCDRUGMAP_DATA"
 FILE_NAME = "datasets.json"

@@ -21,7 +21,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from scdrugmap.errors import DataError, ResourceError, UsageError
-from scdrugmap.files import resource_error, sync_file, sync_folder
+from scdrugmap.files import sync_file, sync_folder
+from scdrugmap.system_errors import resource_error
 
 PART_SUFFIX = ".part"
 """Ending of a file whose transfer has not finished; beside it, ``.part.json`` says of what."""

@@ -19,8 +19,9 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from scdrugmap.data.download import check_url, download, hash_file, open_url
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.files import check_room, resource_error, write_json
+from scdrugmap.files import check_room, write_json
 from scdrugmap.progress import Progress, say
+from scdrugmap.system_errors import resource_error
 
 MIRROR = "https://ftp.ncbi.nlm.nih.gov/geo/series"
 RECORD = "fetch.json"

@@ -38,14 +38,21 @@ def unique_names(
     Raises
     ------
     DataError
-        Names repeat, and no sample column tells the cells apart.
+        A name is empty, or names repeat and no sample column tells the cells apart.
     UsageError
         There is no such column.
     """
     if sample is not None and sample not in obs:
         raise UsageError(f"{where} has no column {sample!r} in obs", hint=_near(obs, sample))
     stored = obs.index.to_numpy(dtype=object)
-    if _are_unique(stored):
+    empty = np.flatnonzero(stored == "")
+    if len(empty):
+        raise DataError(
+            f"{where}: {len(empty):,} of {len(stored):,} cell names are empty (the first in row "
+            f"{empty[0]:,})",
+            hint="give every cell a name in the index of obs, unique within the file",
+        )
+    if are_unique(stored):
         return stored, ()
     repeated = obs.index[obs.index.duplicated()]
     for column in (sample,) if sample else SAMPLE_COLUMNS:
@@ -67,8 +74,11 @@ def unique_names(
     )
 
 
-def _are_unique(names: np.ndarray) -> bool:
-    """Tell whether no name repeats, in few bytes per name: pandas would keep a table of all."""
+def are_unique(names: np.ndarray) -> bool:
+    """Tell whether no name ((n,) object str) repeats.
+
+    Takes few bytes per name: pandas would keep a table of all.
+    """
     hashes = np.empty(len(names), np.uint64)
     for start in range(0, len(names), _HASHED_AT_ONCE):
         part = slice(start, start + _HASHED_AT_ONCE)

@@ -21,7 +21,7 @@ import numpy as np
 from scdrugmap.data.sources import CompressedRows, check_arrays, fill
 from scdrugmap.data.validate import DAMAGED, load_indptr
 from scdrugmap.errors import DataError, ResourceError
-from scdrugmap.files import resource_error
+from scdrugmap.system_errors import resource_error
 
 _ENTRY = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f4")])
 _BYTES_PER_ENTRY = _ENTRY.itemsize + 8

@@ -185,7 +185,9 @@ def as_text(column: pd.Series) -> pd.Series:
         Text, category, number or bool.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+        used = column.cat.remove_unused_categories().cat
+        words = np.append(as_text(used.categories.to_series()).to_numpy(object), "")
+        return pd.Series(words[used.codes.to_numpy()], column.index, object, column.name)
     if pd.api.types.is_float_dtype(column.dtype):
         whole = column.isna() | (column == column.round())
         if whole.all():

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scdrugmap.data.labels import RESISTANT, SENSITIVE
+from scdrugmap.data.names import are_unique
 from scdrugmap.errors import DataError
 from scdrugmap.tables import escape
 
@@ -199,7 +200,7 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> None:
     _require_unique(table, ONE_PREDICTION, where)
     if SET in table or SET_LEVEL in table:
         _require_columns(table, (SET, SET_LEVEL), where)
-        named = table[SET].fillna("")
+        named = table[SET].astype(object).fillna("")
         _require_one_of(named, ("", *LABEL_SETS), where)
         level = table[SET_LEVEL]
         held = ((level > 0) & (level < 1)) | (named == "")
@@ -239,10 +240,14 @@ def split_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def prediction_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of predictions in their order, sets last where there are any."""
-    if SET not in table:
-        return table[list(PREDICTION_COLUMNS)]
-    return table.assign(**{SET: table[SET].fillna("")})[[*PREDICTION_COLUMNS, SET, SET_LEVEL]]
+    """Return the columns of predictions in their order, sets last where there are any.
+
+    A table that is so already is returned itself: a million rows are not copied.
+    """
+    wanted = [*PREDICTION_COLUMNS, *((SET, SET_LEVEL) if SET in table else ())]
+    if SET in table and table[SET].isna().any():
+        table = table.assign(**{SET: table[SET].astype(object).fillna("")})
+    return table if table.columns.tolist() == wanted else table[wanted]
 
 
 def metric_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -278,6 +283,8 @@ def _require_one_of(column: pd.Series, allowed: Collection[str], where: str) -> 
 
 
 def _require_unique(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
+    if "cell" in columns and are_unique(table["cell"].to_numpy(object)):
+        return  # as in most tables; the numbers that pandas gives to all columns take much memory
     twice = table.duplicated(list(columns))
     if twice.any():
         row = int(twice.to_numpy().argmax())

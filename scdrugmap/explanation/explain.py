@@ -155,7 +155,7 @@ def explain_file(
     quiet, how
         See :func:`explain`.
     """
-    from scdrugmap.files import write_json
+    from scdrugmap.files import together, write_json
     from scdrugmap.tables import write_table
 
     found = explain(source, predictors, quiet=quiet, **how)
@@ -163,11 +163,13 @@ def explain_file(
     for notice in found.notices:
         if notice not in told:
             say(f"Notice: {notice}", quiet=quiet)
-    if figures is not None:
-        write_figures(found, figures, image)
-    if summary is not None:
-        write_json(summary, found.record())
-    write_table(found.table, output)
+    drawn = [] if figures is None else [figures / f"{name}.{image}" for name in FIGURES]
+    with together(*drawn, summary, output):
+        if figures is not None:
+            write_figures(found, figures, image)
+        if summary is not None:
+            write_json(summary, found.record())
+        write_table(found.table, output)
     for line in found.lines():
         say(line, quiet=quiet)
     return found

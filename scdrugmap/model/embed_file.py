@@ -12,7 +12,7 @@ import numpy as np
 
 from scdrugmap.data.hdf5_writing import writing_hdf5
 from scdrugmap.errors import DataError, UsageError
-from scdrugmap.files import atomic_path, check_output
+from scdrugmap.files import atomic_path, check_output, together
 from scdrugmap.model.embedding_file import EmbeddingWriter, check_target, to_runs
 from scdrugmap.model.gene_embedding import embed_genes, require_genes, write_gene_embeddings
 from scdrugmap.model.job import EmbeddingJob
@@ -185,21 +185,22 @@ def embed_file(
         config = {"empty": empty, "sample": sample, "into": into is not None}
         made = without_times(provenance("embed", [Path(source)], config))
         task = _File(cells, place, shard, empty, quiet, made)
-        with atomic_path(target) as temporary:
-            if into is not None:
-                shutil.copyfile(into, temporary)
-            task.write(temporary, requests, options)
-        if genes is not None:
-            found = embed_genes(
-                cells,
-                requests[0].load(),
-                by=genes_by,
-                device=device,
-                precision=precision,
-                min_genes=min_genes,
-                quiet=quiet,
-            )
-            write_gene_embeddings(found, names[0], genes)
+        with together(target, genes):
+            with atomic_path(target) as temporary:
+                if into is not None:
+                    shutil.copyfile(into, temporary)
+                task.write(temporary, requests, options)
+            if genes is not None:
+                found = embed_genes(
+                    cells,
+                    requests[0].load(),
+                    by=genes_by,
+                    device=device,
+                    precision=precision,
+                    min_genes=min_genes,
+                    quiet=quiet,
+                )
+                write_gene_embeddings(found, names[0], genes)
     return target
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from scdrugmap.errors import WeightsError
-from scdrugmap.files import resource_error
 from scdrugmap.hashes import FileRecord, file_record, file_state
 from scdrugmap.modelkit.published_files import (
     read_array,
@@ -24,6 +23,7 @@ from scdrugmap.modelkit.published_files import (
     read_text,
     read_torch,
 )
+from scdrugmap.system_errors import resource_error
 
 if TYPE_CHECKING:
     import numpy as np

@@ -129,7 +129,7 @@ def make_outputs(
     DataError
         As for :func:`build_report`.
     """
-    from scdrugmap.files import check_different, check_output
+    from scdrugmap.files import check_different, check_output, together
     from scdrugmap.report.crate import write_crate
     from scdrugmap.report.export import check_figure_folder
 
@@ -145,7 +145,8 @@ def make_outputs(
     check_different(files)
     if figures is not None:
         check_figure_folder(figures, overwrite=overwrite)
-    if output is not None or figures is not None:
-        build_report(runs, output, figures=figures, interactive=interactive)
-    if crate is not None:
-        write_crate(runs[0], crate)
+    with together(*files):
+        if output is not None or figures is not None:
+            build_report(runs, output, figures=figures, interactive=interactive)
+        if crate is not None:
+            write_crate(runs[0], crate)

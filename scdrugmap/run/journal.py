@@ -24,8 +24,9 @@ from filelock import FileLock, Timeout
 
 from scdrugmap.config import read_config, write_config
 from scdrugmap.errors import DataError, ResourceError, UsageError
-from scdrugmap.files import remove, resource_error
+from scdrugmap.files import remove
 from scdrugmap.run.record import CELL_MAP_FILE, RUN_FILE
+from scdrugmap.system_errors import resource_error
 from scdrugmap.temporary_names import TEMPORARY_SUFFIX
 
 if TYPE_CHECKING:

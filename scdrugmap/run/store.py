@@ -28,8 +28,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from scdrugmap.errors import ResourceError
-from scdrugmap.files import atomic_folder, hash_file, remove, resource_error, write_json
+from scdrugmap.files import atomic_folder, hash_file, remove, write_json
 from scdrugmap.progress import say
+from scdrugmap.system_errors import resource_error
 
 CACHE_VARIABLE = "SCDRUGMAP_CACHE"
 MANIFEST = "manifest.json"

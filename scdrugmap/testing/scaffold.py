@@ -11,9 +11,9 @@ from pathlib import Path
 from string import Template
 
 from scdrugmap.errors import ResourceError, UsageError
-from scdrugmap.files import resource_error
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import NAME_PATTERN
+from scdrugmap.system_errors import resource_error
 from scdrugmap.temporary_names import TEMPORARY_SUFFIX
 
 # file of the template -> where it goes, with the names of the plugin in braces

@@ -119,8 +119,8 @@ def choose_cells(
     return chosen
 
 
-def dataset_names(cells: Cells, column: str | None) -> np.ndarray:
-    """Return the dataset of each cell of a file ((n,) object str): its name, or a column of obs.
+def dataset_names(cells: Cells, column: str | None) -> pd.Categorical:
+    """Return the dataset of each cell of a file ((n,) str): its name, or a column of obs.
 
     Raises
     ------
@@ -131,18 +131,28 @@ def dataset_names(cells: Cells, column: str | None) -> np.ndarray:
     from scdrugmap.evaluation.design import as_text
 
     if column is None:
-        return np.full(cells.n_cells, cells.name, object)
+        return one_text(cells.name, cells.n_cells)
     found = require_column(cells.obs, column, "--dataset", cells.where)
-    return as_text(found).to_numpy(object)
+    return pd.Categorical(as_text(found))
 
 
-def cell_keys(datasets: pd.Series | np.ndarray, names: pd.Series | np.ndarray) -> np.ndarray:
+def one_text(word: str, n: int) -> pd.Categorical:
+    """Return one text for each of `n` cells, at a byte per cell."""
+    return pd.Categorical.from_codes(np.zeros(n, np.int8), categories=pd.Index([word], dtype=object))
+
+
+def cell_keys(
+    datasets: pd.Series | pd.Categorical, names: pd.Series | np.ndarray
+) -> np.ndarray:
     """Return one text per cell that names dataset and cell ((n,) object str)."""
     return np.asarray(datasets, object) + "\0" + np.asarray(names, object)
 
 
 def _check_sources(
-    sources: Sequence[Cells], names: Sequence[np.ndarray], splits: pd.DataFrame, column: str | None
+    sources: Sequence[Cells],
+    names: Sequence[pd.Categorical],
+    splits: pd.DataFrame,
+    column: str | None,
 ) -> None:
     files = [cells.name for cells in sources]
     twice = sorted({name for name in files if files.count(name) > 1})

@@ -345,7 +345,7 @@ def predict_file(
         Its table is what was written to `output`.
     """
     from scdrugmap.evaluation.tables import read_splits, write_predictions
-    from scdrugmap.files import write_json
+    from scdrugmap.files import together, write_json
     from scdrugmap.tables import write_table
     from scdrugmap.train.annotate import check_key, write_annotated
 
@@ -366,15 +366,16 @@ def predict_file(
         if h5ad is not None:
             check_key(key_added, cells.obs, {})
         found = predict_cells(predictor, cells, splits=table, sample=sample, quiet=quiet, **how)
-        if h5ad is not None:
-            write_annotated(cells.obs, found, h5ad, key_added)
-    if samples_table is not None:
-        write_table(found.samples, samples_table)
-    if cells_table is not None:
-        write_table(found.details, cells_table)
-    if summary is not None:
-        write_json(summary, found.summary())
-    write_predictions(found.cells, output)
+        with together(h5ad, samples_table, cells_table, summary, output):
+            if h5ad is not None:
+                write_annotated(cells.obs, found, h5ad, key_added)
+            if samples_table is not None:
+                write_table(found.samples, samples_table)
+            if cells_table is not None:
+                write_table(found.details, cells_table)
+            if summary is not None:
+                write_json(summary, found.summary())
+            write_predictions(found.cells, output)
     for line in found.lines():
         say(line, quiet=quiet)
     return found

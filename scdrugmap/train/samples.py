@@ -59,16 +59,15 @@ def summarise(
     called = answered & (cells["p_sensitive"] >= cells["threshold"]).to_numpy()
     frame = pd.DataFrame(
         {
-            "dataset": cells["dataset"],
-            "sample": cells["sample"],
-            "answered": answered.astype(np.int64),
-            "called": called.astype(np.int64),
+            "answered": answered,
+            "called": called,
             "p": cells["p_sensitive"].where(answered),
-            "train": (cells["role"] == "train").to_numpy(np.int64),
+            "train": (cells["role"] == "train").to_numpy(),
             "far": np.where(np.isnan(domain), np.nan, outside(domain)),
         }
     )
-    groups = frame.groupby(["dataset", "sample"], sort=True)
+    keys = [cells[name].astype("category") for name in ("dataset", "sample")]
+    groups = frame.groupby(keys, sort=True, observed=True)
     n, k, n_answered = groups.size(), groups["called"].sum(), groups["answered"].sum()
     enough = n_answered >= max(min_cells, 1)
     low, high = _wilson(k.to_numpy(), n_answered.to_numpy(), enough.to_numpy() & (not of_samples))

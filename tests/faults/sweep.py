@@ -61,7 +61,7 @@ class Case:
             last = FOR_EVER if full else self.k
             ended = scene.run(scene.fault((self.kind,), self.k, last, error))
             outcome = scene.check_refused(ended)
-        scene.check_again()
+        scene.check_again(killed=self.what == "kill")
         return outcome
 
 

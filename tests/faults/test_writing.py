@@ -32,6 +32,7 @@ SAMPLE = [
     ("embed", "write", "ENOSPC", 0.5),
     ("train", "write", "ENOSPC", 1.0),
     ("predict", "open", "EACCES", 0.5),
+    ("predict", "rename", "EIO", 1.0),
     ("weights import", "write", "EIO", 0.0),
     ("weights import", "fsync", "ENOSPC", 1.0),
     ("datasets prepare", "write", "EIO", 0.0),
@@ -128,11 +129,11 @@ def test_a_real_full_disk_leaves_nothing_and_room_made_it_works(scene: Scene) ->
         scene.check_again()
 
 
-@pytest.mark.parametrize("scene", ["embed", "weights import"], indirect=True)
+@pytest.mark.parametrize("scene", ["embed", "predict", "weights import"], indirect=True)
 def test_a_process_that_is_killed_at_a_call_leaves_nothing_half(scene: Scene) -> None:
     last = {kind: number for number, (kind, _) in enumerate(scene.golden.calls, 1)}
     scene.check_killed(scene.run(scene.fault(ALL_KINDS, last["rename"], last["rename"], KILL)))
-    scene.check_again()
+    scene.check_again(killed=True)
 
 
 def test_every_command_that_writes_is_in_the_sweep() -> None:
