@@ -10,6 +10,7 @@ Letters: B cells, T tokens of all cells together, D width, V genes of the table.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -39,6 +40,9 @@ def build(options: Options, weights: Path | None, seed: int) -> RandomProjection
     return RandomProjection(gene_table().names("ensembl"), dim)
 
 
+@lru_cache(
+    maxsize=1
+)  # a second takes longer than all else of a small file, and nothing alters them
 def gene_vectors(names: tuple[str, ...], dim: int) -> np.ndarray:
     """Return the vector of each gene.
 

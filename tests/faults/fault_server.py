@@ -206,6 +206,9 @@ def _import(names: Sequence[str]) -> None:
             with contextlib.suppress(ImportError, AttributeError):
                 importlib.import_module(name)
     if names:
+        from scdrugmap.model.load import load_model
+
+        load_model("randproj")  # its vectors take longer than the commands; children inherit them
         gc.collect()
         gc.freeze()  # children do not copy pages by collecting what they share
 

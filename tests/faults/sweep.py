@@ -7,12 +7,16 @@ with SIGKILL before each (unlink too), always in an empty folder; writes are als
 k-th on for good, as a disk that stays full does it. What must hold afterwards stands in
 `scenes.py`.
 
-    python tests/faults/sweep.py --minutes 60
+    python tests/faults/sweep.py --workers 2 --minutes 60
+
+What was tried is kept in a journal, and a sweep that was stopped goes on where it was; delete the
+journal after a change of what is tried.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import random
@@ -21,7 +25,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +37,7 @@ from scenes import ALL_KINDS, COMMANDS, KINDS_THAT_FAIL, Scene, make_inputs
 from scdrugmap.files import write_json
 
 RESULTS = Path(__file__).with_name("results")
+JOURNAL = Path(__file__).parents[2] / "build" / "faults"
 
 
 @dataclass(frozen=True)
@@ -77,59 +84,101 @@ def cases_of(scene: Scene) -> list[Case]:
     return [*found, *(Case(scene.name, "any", k, "kill") for k in range(1, n_calls + 1))]
 
 
-def main() -> None:
-    """Try the cases in a drawn order, as many as the time allows, and write two records."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=240.0)
-    parser.add_argument("--commands", default=",".join(COMMANDS))
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    began = time.monotonic()
+def work(part: int, n_parts: int, commands: Sequence[str], seed: int, end: float) -> None:
+    """Try every `n_parts`-th case that the journal does not hold, until `end` (Unix time)."""
     place = Path(tempfile.mkdtemp(prefix="scdrugmap-faults-"))
     server = FaultServer(place)
     make_inputs(server, place / "in")
     scenes = {
         name: Scene(server, place / "in", place / f"work-{name.replace(' ', '-')}", name)
-        for name in given.commands.split(",")
+        for name in commands
     }
     cases = [case for scene in scenes.values() for case in cases_of(scene)]
-    random.Random(given.seed).shuffle(cases)
-    outcomes: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    faults: dict[bool, list[str]] = {True: [], False: []}
-    for case in cases:
-        if time.monotonic() - began > 60 * given.minutes:
-            break
-        killed = case.what == "kill"
-        try:
-            outcome = case.check(scenes[case.command])
-        except AssertionError as err:
-            outcome = "FAULT"
-            faults[killed].append(f"{case}: {' '.join(str(err).split())[:600]}")
-            sys.stdout.write(f"{faults[killed][-1]}\n")
-        outcomes[killed][f"{case.command}: {outcome}"] += 1
-        sys.stdout.write(f"{time.monotonic() - began:.0f} s {case}: {outcome}\n")
-        sys.stdout.flush()
+    random.Random(seed).shuffle(cases)
+    (JOURNAL / "there.json").write_text(json.dumps([asdict(case) for case in cases]))
+    done = {case for case, _, _ in journal()}
+    with (JOURNAL / f"tried-{part}.jsonl").open("a") as file:
+        for case in cases[part::n_parts]:
+            if case in done:
+                continue
+            if time.time() > end:
+                break
+            began, fault = time.monotonic(), ""
+            try:
+                outcome = case.check(scenes[case.command])
+            except AssertionError as err:
+                outcome, fault = "FAULT", " ".join(str(err).split())[:600]
+            seconds = round(time.monotonic() - began, 2)
+            line = {**asdict(case), "outcome": outcome, "fault": fault, "seconds": seconds}
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            sys.stdout.write(f"{case}: {outcome} {fault}\n")
+            sys.stdout.flush()
     server.close()
     shutil.rmtree(place)
+
+
+def journal() -> list[tuple[Case, dict[str, Any], float]]:
+    """Return what was tried so far: the case, its line, and the seconds that it took."""
+    found = {}
+    for path in sorted(JOURNAL.glob("tried-*.jsonl")):
+        for text in path.read_text().splitlines():
+            line = json.loads(text)
+            case = Case(line["command"], line["kind"], line["k"], line["what"])
+            found[case] = line
+    return [(case, line, line["seconds"]) for case, line in found.items()]
+
+
+def main() -> None:
+    """Try the cases in a drawn order, as many as the time allows, and write two records."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=240.0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--commands", default=",".join(COMMANDS))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    JOURNAL.mkdir(parents=True, exist_ok=True)
+    end = time.time() + 60 * given.minutes
+    commands = given.commands.split(",")
+    workers = [
+        get_context("spawn").Process(
+            target=work, args=(part, given.workers, commands, given.seed, end)
+        )
+        for part in range(given.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    write_records()
+
+
+def write_records() -> None:
+    """Sum the journal up."""
+    there = [Case(**case) for case in json.loads((JOURNAL / "there.json").read_text())]
+    tried = journal()
+    RESULTS.mkdir(exist_ok=True)
     for killed, name, subject in (
         (False, "write-errors", "File calls of commands that write, failed one by one"),
         (True, "kill-points", "File calls of commands that write, killed before one by one"),
     ):
-        tried = sum(outcomes[killed].values())
-        there = sum((case.what == "kill") == killed for case in cases)
+        of_kind = [each for each in tried if (each[0].what == "kill") == killed]
+        faults = [f"{case}: {line['fault']}" for case, line, _ in of_kind if line["fault"]]
+        n_there = sum((case.what == "kill") == killed for case in there)
+        outcomes = Counter(f"{case.command}: {line['outcome']}" for case, line, _ in of_kind)
+        which = "All" if len(of_kind) == n_there else f"{len(of_kind):,} of the {n_there:,}"
         record: dict[str, Any] = {
             "subject": subject,
-            "tried": tried,
+            "tried": len(of_kind),
             "unit": "calls" if killed else "failed calls",
-            "held": tried - len(faults[killed]),
-            "outcomes": dict(sorted(outcomes[killed].items())),
+            "held": len(of_kind) - len(faults),
+            "outcomes": dict(sorted(outcomes.items())),
             "command": "make faults",
-            "seconds": round(time.monotonic() - began, 1),
+            "seconds": round(sum(seconds for *_, seconds in of_kind), 1),
             "machine": {"cpu": os.cpu_count(), "python": platform.python_version()},
-            "notes": f"{tried:,} of the {there:,} that there are, drawn; each is followed by an "
-            "undisturbed run with the same bytes as one that never failed. "
-            f"{'Faults: ' + '; '.join(faults[killed]) if faults[killed] else 'All held.'}",
+            "notes": f"{which} that there are; each is followed by an undisturbed run with the "
+            "same bytes as one that never failed. Seconds of one core. "
+            f"{'Faults: ' + '; '.join(faults) if faults else 'All held.'}",
         }
         write_json(RESULTS / f"{name}.json", record)
 
