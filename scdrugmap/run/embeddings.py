@@ -87,10 +87,26 @@ class MappedEmbeddings:
     ----------
     path : Path
     rows : CellRows
+
+    Raises
+    ------
+    DataError
+        The file is none of embeddings, or of another number of cells.
     """
 
     def __init__(self, path: Path, rows: CellRows) -> None:
-        self.values = np.load(path, mmap_mode="r", allow_pickle=False)
+        hint = "give what `scdrugmap step join` wrote for this plan"
+        try:
+            self.values = np.lib.format.open_memmap(path, mode="r")
+        except (EOFError, OSError, ValueError) as err:
+            raise DataError(f"{path} is no file of embeddings: {err}", hint=hint) from err
+        shape, dtype = self.values.shape, self.values.dtype
+        if len(shape) != 2 or shape[0] != rows.n_cells or dtype != np.float32:
+            raise DataError(
+                f"{path} is no file of embeddings of {rows.n_cells:,} cells: shape {shape}, "
+                f"{dtype}, expected float32",
+                hint=hint,
+            )
         self._rows = rows
 
     def of(self, cells: Cells, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

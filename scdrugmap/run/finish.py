@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scdrugmap.errors import DataError
+from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import check_output
 from scdrugmap.run.journal import CONFIG_FILE, RunFolder
 from scdrugmap.run.plan import Job, Plan
@@ -34,8 +34,21 @@ class Finished:
     embeddings: tuple[Path, ...]
 
     def networks(self, plan: Plan) -> dict[tuple[str, int | None], Path]:
-        """Return the embeddings of each network; they need the order of cells beside them."""
-        return dict(zip(list_networks(plan), self.embeddings, strict=True))
+        """Return the embeddings of each network; they need the order of cells beside them.
+
+        Raises
+        ------
+        UsageError
+            Another number of files than of networks.
+        """
+        networks = list_networks(plan)
+        if len(networks) != len(self.embeddings):
+            raise UsageError(
+                f"the plan has {len(networks)} networks, and {len(self.embeddings)} files of "
+                "embeddings are given",
+                hint="give --embeddings for each network, in the order of the plan",
+            )
+        return dict(zip(networks, self.embeddings, strict=True))
 
     def place(self, plan: Plan, keys: Mapping[Job, str], folder: RunFolder) -> None:
         """Put predictions where a run keeps those of finished jobs.
@@ -43,7 +56,7 @@ class Finished:
         Raises
         ------
         DataError
-            Predictions of another plan.
+            Predictions of another plan, or of another task of it.
         """
         from scdrugmap.evaluation.tables import read_predictions, write_predictions
 
@@ -56,6 +69,12 @@ class Finished:
                     hint="run the workflow again from its plan",
                 )
             table = read_predictions(path)
+            said = set(zip(table["model"], table["fold"], table["seed"], strict=True))
+            if not said <= {(job.model, job.fold, job.seed) for job in task.jobs}:
+                raise DataError(
+                    f"{path} holds other predictions than its name says",
+                    hint="run the workflow again from its plan",
+                )
             for job in task.jobs:
                 rows = table[table["seed"] == job.seed]
                 if len(rows):

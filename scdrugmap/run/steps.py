@@ -15,9 +15,11 @@ the same byte for byte. A task is the seeds of one model, strategy, protocol and
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -118,7 +120,7 @@ def join_shards(shards: Sequence[Path], splits: Path, output: Path) -> None:
     DataError
         Cells are missing, there twice, or of another width.
     """
-    from scdrugmap.files import atomic_path
+    from scdrugmap.files import atomic_path, reserve
     from scdrugmap.run.embeddings import CELLS_FILE
     from scdrugmap.tables import read_table
 
@@ -127,9 +129,9 @@ def join_shards(shards: Sequence[Path], splits: Path, output: Path) -> None:
     seen = np.zeros(n_cells, np.int64)
     dims = set()
     for path in shards:
-        with _archive(path) as held:
-            seen += np.bincount(held["rows"], minlength=n_cells)
-            dims.add(int(held["values"].shape[1]))
+        rows, values = _read_shard(path, n_cells)
+        seen += np.bincount(rows, minlength=n_cells)
+        dims.add(values.shape[1])
     if len(dims) != 1 or (seen != 1).any():
         raise DataError(
             f"the {len(shards)} shards do not make up one embedding: {int((seen == 0).sum()):,} of "
@@ -141,18 +143,45 @@ def join_shards(shards: Sequence[Path], splits: Path, output: Path) -> None:
         joined = np.lib.format.open_memmap(
             target, mode="w+", dtype=np.float32, shape=(n_cells, dims.pop())
         )
+        reserve(target)
         for path in shards:
-            with _archive(path) as held:
-                joined[held["rows"]] = held["values"]
+            rows, values = _read_shard(path, n_cells)
+            joined[rows] = values
         joined.flush()
         del joined
 
 
-def _archive(path: Path) -> np.lib.npyio.NpzFile:
+def _read_shard(path: Path, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and the values of a shard.
+
+    Raises
+    ------
+    DataError
+        It is none, or one of other cells.
+    """
+    hint = "give what `scdrugmap step embed` wrote for this plan"
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as err:
-        raise DataError(f"{path} is no shard of embeddings: {err}") from err
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as held:
+            rows, values = held["rows"], held["values"]
+    except (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError) as err:
+        raise DataError(f"{path} is no shard of embeddings: {err}", hint=hint) from err
+    except (BadZipFile, NotImplementedError, zlib.error) as err:
+        raise DataError(f"{path} is no shard of embeddings: it is damaged", hint=hint) from err
+    if (rows.dtype, values.dtype, rows.ndim, values.ndim, len(values)) != (
+        *(np.int64, np.float32, 1, 2),
+        len(rows),
+    ):
+        raise DataError(
+            f"{path} is no shard of embeddings: rows {rows.shape} {rows.dtype}, values "
+            f"{values.shape} {values.dtype}, expected (n,) int64 and (n, D) float32",
+            hint=hint,
+        )
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n_cells:
+        raise DataError(
+            f"{path} has rows {rows.min():,} to {rows.max():,}, and the plan {n_cells:,} cells",
+            hint=hint,
+        )
+    return rows, values
 
 
 def run_task(
@@ -190,7 +219,7 @@ def run_task(
     UsageError
         The task reads embeddings, and none are given.
     DataError
-        The task's file is damaged.
+        The task's file or the embeddings are damaged, or of other cells.
     """
     import pandas as pd
 
@@ -207,6 +236,8 @@ def run_task(
     bench = Bench(config, store, rows=splits)
     tables = []
     try:
+        if task.network is not None and embeddings is not None:
+            bench.embeddings(embeddings)  # damage ends the task: it is no job that cannot be done
         with tempfile.TemporaryDirectory() as place:
             for number, job in enumerate(task.jobs):
                 part = Path(place) / f"{number}.tsv.gz"

@@ -9,9 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scdrugmap.errors import DataError, UsageError
+from scdrugmap.evaluation.protocols import get_protocol
 from scdrugmap.files import check_output, hash_json, write_json
 from scdrugmap.model.parts import Shard
 from scdrugmap.progress import say
@@ -70,20 +73,49 @@ class StepTask:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> StepTask:
-        """Read what :meth:`record` gave."""
-        jobs = tuple(
-            Job(
-                **{
-                    **item,
-                    "entry": Entry(**item["entry"]),
-                    "tuning": None
-                    if item["tuning"] is None
-                    else FineTuning.model_validate(item["tuning"]),
-                }
-            )
-            for item in record["jobs"]
-        )
-        return cls(record["number"], jobs, record["network"], record["plan"])
+        """Read what :meth:`record` gave.
+
+        Raises
+        ------
+        ValueError
+            A field is missing, unknown, or of another type.
+        """
+        held = _TaskRecord.model_validate_json(json.dumps(record))
+        jobs = tuple(Job(**{name: getattr(job, name) for name in _JOB_FIELDS}) for job in held.jobs)
+        task = cls(held.number, jobs, held.network, held.plan)
+        if task.record() != record:
+            raise ValueError("a field is missing or unknown")
+        return task
+
+
+class _JobRecord(BaseModel):
+    """The fields of a :class:`Job` in a file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    protocol: str
+    family: Literal["sound", "paper"]
+    entry: Entry
+    head: Literal["logistic", "mlp"] | None
+    tuning: FineTuning | None
+    shots: int = Field(ge=0)
+    fold: int = Field(ge=0)
+    seed: int = Field(ge=0)
+
+
+class _TaskRecord(BaseModel):
+    """The fields of a file of ``tasks/``."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    format: int
+    number: int = Field(ge=0)
+    network: int | None = Field(ge=0)
+    plan: str
+    jobs: tuple[_JobRecord, ...] = Field(min_length=1)
+
+
+_JOB_FIELDS = tuple(_JobRecord.model_fields)
 
 
 def read_task(path: Path) -> StepTask:
@@ -92,21 +124,41 @@ def read_task(path: Path) -> StepTask:
     Raises
     ------
     UsageError
-        It cannot be read.
+        It cannot be read, or names a protocol that does not exist.
     DataError
-        It is no task, or one of another format.
+        It is no task: one of another format, a field of another type, jobs of several steps, or
+        no word on the embeddings that it needs.
     """
+    hint = "give a file of the plan's tasks"
     try:
         record = json.loads(path.read_text("utf-8"))
         if record["format"] != FORMAT:
-            raise DataError(f"{path} is a task of format {record['format']}, not {FORMAT}")
-        return StepTask.of(record)
+            raise DataError(
+                f"{path} is a task of format {str(record['format'])[:40]}, not {FORMAT}", hint=hint
+            )
+        task = StepTask.of(record)
     except OSError as err:
         raise UsageError(f"{path} cannot be read: {err.strerror}") from err
-    except (ValueError, KeyError, TypeError, RecursionError) as err:
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(map(str, first["loc"]))
         raise DataError(
-            f"{path} is no task of a benchmark", hint="give a file of the plan's tasks"
+            f"{path} is no task of a benchmark: {where[:80]}: {first['msg']}", hint=hint
         ) from err
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        raise DataError(f"{path} is no task of a benchmark", hint=hint) from err
+    first_job = task.jobs[0]
+    get_protocol(first_job.protocol)
+    if len({(job.protocol, job.entry, job.fold) for job in task.jobs}) > 1:
+        raise DataError(
+            f"{path} is no task of a benchmark: its jobs are of several steps", hint=hint
+        )
+    if (task.network is not None) != reads_embeddings(first_job.entry):
+        reads = "no network" if task.network is None else f"network {task.network}"
+        raise DataError(
+            f"{path} is no task of a benchmark: {reads} for {first_job.title}", hint=hint
+        )
+    return task
 
 
 def list_tasks(plan: Plan) -> list[StepTask]:

@@ -15,7 +15,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from scdrugmap.run.embeddings import CellRows
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_server import ERRORS, FOR_EVER, KILL, Fault, FaultServer, compiler
@@ -127,6 +131,21 @@ def test_a_real_full_disk_leaves_nothing_and_room_made_it_works(scene: Scene) ->
         assert "bytes needed" in ended.err or "bytes are needed" in ended.err
         (scene.work / "ballast").unlink()
         scene.check_again()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT RUN: mounting a small disk needs root")
+def test_a_full_disk_under_a_mapped_file_is_told(server: FaultServer, tmp_path: Path) -> None:
+    """Writing into the holes of a mapped file would end the process with a signal."""
+    frame = pd.DataFrame({"dataset": ["d"] * 300, "cell": [f"c{number}" for number in range(300)]})
+    CellRows.write(frame, tmp_path)
+    np.savez(tmp_path / "one.npz", rows=np.arange(300), values=np.ones((300, 500), np.float32))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk(disk, 100_000):
+        shards = ("step", "join", tmp_path / "one.npz", "--splits", tmp_path)
+        ended = server.run((*shards, "-o", disk / "joined.npy"))
+        assert (ended.code, [path.name for path in disk.iterdir()]) == (5, ["ballast"]), ended
+        assert "joined.npy: the disk is full (more than 600,128 bytes needed)" in ended.err
 
 
 @pytest.mark.parametrize("scene", ["embed", "predict", "weights import"], indirect=True)

@@ -23,6 +23,7 @@ from scdrugmap.config_records import Adapting, Override
 from scdrugmap.data import catalogue
 from scdrugmap.data.recipe import Derived, Evidence, Recipe, read_recipe
 from scdrugmap.data.samplesheet import read_samplesheet
+from scdrugmap.evaluation.protocols import PROTOCOLS
 from scdrugmap.files import canonical_json, hash_json, write_json
 from scdrugmap.manifest import (
     CONFIG,
@@ -38,7 +39,7 @@ from scdrugmap.run.journal import RunFolder
 from scdrugmap.run.plan import Job
 from scdrugmap.run.record import RunRecord, read_run, write_run
 from scdrugmap.run.store import Store
-from scdrugmap.run.tasks import StepTask, read_task
+from scdrugmap.run.tasks import StepTask, read_task, reads_embeddings
 from scdrugmap.specs import DatasetSpec
 from scdrugmap.text.examples import KeptExample, dump_examples, read_examples
 from scdrugmap.text.kept import KeptReplies
@@ -201,36 +202,41 @@ def test_the_reply_of_a_server_comes_back_to_the_same_request_alone(
         assert kept.get({**request, "another": 1}) is None
 
 
-@QUICK
-@given(
-    st.builds(
-        StepTask,
-        number=st.integers(0, 9999),
-        network=st.none() | st.integers(0, 50),
-        plan=texts,
-        jobs=st.lists(
-            st.builds(
-                Job,
-                protocol=texts,
-                family=st.sampled_from(["sound", "paper"]),
-                entry=st.builds(
-                    Entry,
-                    name=texts,
-                    model=texts,
-                    kind=st.sampled_from(["estimator", "model", "text"]),
-                    strategy=texts,
-                    randomize=st.none() | st.integers(0, 2**32),
-                ),
-                head=st.sampled_from(["logistic", "mlp", None]),
-                tuning=st.none() | records(FineTuning),
-                shots=st.integers(0, 9),
-                fold=st.integers(0, 99),
-                seed=st.integers(0, 2**40),
-            ),
-            max_size=2,
-        ).map(tuple),
+@st.composite
+def step_tasks(draw: st.DrawFn) -> StepTask:
+    """A task whose jobs are the seeds of one step."""
+    entry = draw(
+        st.builds(
+            Entry,
+            name=texts,
+            model=texts,
+            kind=st.sampled_from(["estimator", "model", "text"]),
+            strategy=st.just("frozen") | texts,
+            randomize=st.none() | st.integers(0, 2**32),
+        )
     )
-)
+    step = {
+        "protocol": draw(st.sampled_from(sorted(PROTOCOLS))),
+        "family": draw(st.sampled_from(["sound", "paper"])),
+        "entry": entry,
+        "head": draw(st.sampled_from(["logistic", "mlp", None])),
+        "tuning": draw(st.none() | records(FineTuning)),
+        "shots": draw(st.integers(0, 9)),
+        "fold": draw(st.integers(0, 99)),
+    }
+    return StepTask(
+        number=draw(st.integers(0, 9999)),
+        jobs=tuple(
+            Job(**step, seed=seed)
+            for seed in draw(st.lists(st.integers(0, 2**40), min_size=1, max_size=2, unique=True))
+        ),
+        network=draw(st.integers(0, 50)) if reads_embeddings(entry) else None,
+        plan=draw(texts),
+    )
+
+
+@QUICK
+@given(step_tasks())
 def test_a_task_of_a_workflow_comes_back(task: StepTask) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
