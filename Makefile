@@ -11,6 +11,8 @@ PYPROJECTS := pyproject.toml $(PLUGINS)
 BENCHMARKS := $(filter-out benchmarks/reference_figures.py benchmarks/million_cells.py,$(wildcard benchmarks/*.py))
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# heavy files first (tests/conftest.py puts them there): what is left at the end is short
+IN_WORKERS = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # the workflow engines, apart: they pin what torch and pydantic would fight over
 ENGINES := .venv-cwl
 ENGINES_STAMP := $(ENGINES)/.installed
@@ -38,11 +40,14 @@ demo: install  ## Simulate a cohort, run the whole benchmark on it, write runs/d
 	$(BIN)/scdrugmap benchmark benchmarks/demo.yaml -o runs/demo --overwrite
 	@echo "Open runs/demo/report.html"
 
+# one thread a worker: threads of small products that wait for each other took ten times as long
+test test-unit: export OMP_NUM_THREADS ?= 1
+
 test: install  ## Run all tests
-	$(PYTEST) -n $(WORKERS) --dist loadfile -q
+	$(PYTEST) $(IN_WORKERS) -q
 
 test-unit: install  ## Run the fast tests
-	$(PYTEST) -n $(WORKERS) --dist loadfile -q -m 'not slow'
+	$(PYTEST) $(IN_WORKERS) -q -m 'not slow'
 
 test-workflows: test-cwl test-galaxy  ## Run all workflow tools on their real engines
 

@@ -27,20 +27,20 @@ from scdrugmap.train.predictor import Predictor
 from scdrugmap.train.settings import FineTuning
 from scdrugmap.train.train import train_predictor
 
-SETTINGS = Explaining(max_cells=150, steps=16, check_genes=0)
+SETTINGS = Explaining(max_cells=60, steps=8, check_genes=0)
 HOW: dict[str, Any] = {"device": "cpu", "min_genes": 1, "quiet": True}
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.Series]:
-    """Sixteen patients who differ from each other in little but a clear programme of 20 genes."""
+    """Sixteen patients who differ from each other in little but a clear programme of 10 genes."""
     adata = simulate_cohort(
         16,
-        60,
-        100,
+        40,
+        80,
         seed=1,
-        signal=2.5,
-        programme_genes=20,
+        signal=4.0,
+        programme_genes=10,
         patient_effect=0.1,
         batch_effect=0.05,
         response_spread=0.2,
@@ -92,7 +92,7 @@ def test_trained_network_finds_the_planted_genes_and_an_untrained_one_does_not(
     path, truth = cohort
     loaded = load_model("scgpt", settings={"variant": "tiny"}, weights="random")
     tuning = FineTuning(
-        epochs=10, batch_size=32, learning_rate=4e-3, head_learning_rate=4e-3, patience=0
+        epochs=6, batch_size=64, learning_rate=4e-3, head_learning_rate=4e-3, patience=0
     )
     made = train_predictor(
         [cells], splits, fold=0, model=loaded, strategy="full", head="mlp", tuning=tuning, **HOW
