@@ -15,7 +15,7 @@ from scdrugmap.data import transposed
 from scdrugmap.data.cells import open_cells
 from scdrugmap.data.gene_table import gene_table
 from scdrugmap.data.obs import read_obs
-from scdrugmap.errors import UsageError
+from scdrugmap.errors import DataError, UsageError
 
 N_CELLS, N_GENES = 57, 40
 
@@ -390,3 +390,10 @@ def test_no_room_for_the_temporary_file(tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match="bytes are needed to turn cells") as caught:
         open_cells(h5ad(adata, tmp_path))
     assert "TMPDIR" in caught.value.hint
+
+
+def test_a_name_with_a_nul_is_refused_since_two_could_be_taken_for_one() -> None:
+    adata = make_adata()
+    adata.obs_names = ["cell0\x00", *adata.obs_names[1:]]
+    with pytest.raises(DataError, match=r"1 of 57 cell names hold a NUL character .*row 0"):
+        open_cells(adata)

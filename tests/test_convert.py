@@ -17,7 +17,8 @@ from scipy.sparse import coo_matrix, csc_matrix
 from scdrugmap.data.cells import open_cells
 from scdrugmap.data.convert import convert, read_10x
 from scdrugmap.data.genes import read_genes
-from scdrugmap.errors import DataError, UsageError
+from scdrugmap.data.text_table import read_layout
+from scdrugmap.errors import DataError, ResourceError, UsageError
 from scdrugmap.testing import synthetic_adata
 
 ANTIBODIES = ("CD3_TotalSeqB", "CD19_TotalSeqB")
@@ -312,3 +313,9 @@ def test_the_command_says_what_it_wrote_and_refuses_to_overwrite(
     assert again.code == 2
     assert "exists" in again.err
     assert cli("convert", source, "-o", target, "--overwrite", "--no-compress").code == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="NOT RUN: no file that fails")
+def test_a_disk_that_fails_is_no_damaged_table() -> None:
+    with pytest.raises(ResourceError, match="mem: the disk reported an input/output error"):
+        read_layout(Path("/proc/self/mem"))  # its first page can be opened but not read

@@ -140,6 +140,8 @@ def test_design_of_no_group_has_empty_donors() -> None:
         ([True, False], ["True", "False"]),
         (pd.Categorical(["x", None]), ["x", ""]),
         (pd.Categorical([1.0, 2.0]), ["1", "2"]),
+        (pd.Categorical([1, None, 3]), ["1", "", "3"]),
+        (pd.Categorical([1.0, np.nan], categories=[1.0, 0.5]), ["1", ""]),
         (pd.array(["x", pd.NA], dtype="string"), ["x", ""]),
     ],
 )
@@ -158,3 +160,12 @@ def test_repeated_names_are_told_apart_by_the_sample_not_by_the_donor() -> None:
         ({"sample": "library"}, "L0:AAC-0"),
     ):
         assert name in set(read(adata, **options).frame["cell"])
+
+
+@pytest.mark.parametrize("kind", ["object", "category"])
+def test_a_group_with_a_nul_is_refused_since_two_could_be_taken_for_one(kind: str) -> None:
+    adata = cohort()
+    names = [f"{name}\x00{place % 2}" for place, name in enumerate(adata.obs["patient"])]
+    adata.obs["patient"] = pd.Series(names, adata.obs_names, kind)
+    with pytest.raises(DataError, match="column 'patient' holds names with a NUL character"):
+        read(adata)

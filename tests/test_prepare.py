@@ -18,7 +18,7 @@ from scdrugmap.data.gene_rows import read_gene_rows
 from scdrugmap.data.genes import gene_table
 from scdrugmap.data.prepare import prepare_series
 from scdrugmap.data.recipe import read_recipe, recipe_names
-from scdrugmap.errors import DataError, UsageError
+from scdrugmap.errors import DataError, ResourceError, UsageError
 
 GENES = list(gene_table().names("symbol")[:40])
 
@@ -217,6 +217,12 @@ def test_a_damaged_table_says_where(text: bytes, message: str, tmp_path: Path) -
     (tmp_path / "t.txt").write_bytes(text)
     with pytest.raises(DataError, match=message):
         read_gene_rows(tmp_path / "t.txt")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="NOT RUN: no file that fails")
+def test_a_disk_that_fails_while_a_table_is_read_is_no_damaged_table() -> None:
+    with pytest.raises(ResourceError, match="mem: the disk reported an input/output error"):
+        read_gene_rows(Path("/proc/self/mem"))  # its first page can be opened but not read
 
 
 def test_a_table_as_r_writes_it_has_no_name_over_the_genes(tmp_path: Path) -> None:

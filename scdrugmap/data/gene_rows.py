@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, cast
 import numpy as np
 
 from scdrugmap.errors import DataError
+from scdrugmap.system_errors import resource_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,8 @@ def read_gene_rows(path: Path, *, skip_after_header: int = 0) -> GeneRows:
                 genes.extend(map(str, chunk.index))
                 blocks.append(csr_matrix(_numbers(chunk, cells, path.name)))
     except (OSError, EOFError, UnicodeDecodeError, ValueError) as err:
-        raise DataError(f"{path.name}: {' '.join(str(err).split())}", hint=_DAMAGED) from err
+        damaged = DataError(f"{path.name}: {' '.join(str(err).split())}", hint=_DAMAGED)
+        raise (resource_error(err, path) or damaged) from err
     if not blocks:
         raise DataError(f"{path.name} has no genes below its header", hint=_DAMAGED)
     matrix = csr_matrix(vstack(blocks, format="csr").T)

@@ -38,7 +38,7 @@ def unique_names(
     Raises
     ------
     DataError
-        A name is empty, or names repeat and no sample column tells the cells apart.
+        A name is empty or holds a NUL character, or names repeat and no sample column tells the cells apart.
     UsageError
         There is no such column.
     """
@@ -51,6 +51,13 @@ def unique_names(
             f"{where}: {len(empty):,} of {len(stored):,} cell names are empty (the first in row "
             f"{empty[0]:,})",
             hint="give every cell a name in the index of obs, unique within the file",
+        )
+    behind = np.flatnonzero([isinstance(name, str) and "\0" in name for name in stored])
+    if len(behind):  # pandas takes two texts that differ behind a NUL for one
+        raise DataError(
+            f"{where}: {len(behind):,} of {len(stored):,} cell names hold a NUL character (the first "
+            f"in row {behind[0]:,})",
+            hint="rename these cells in the index of obs",
         )
     if are_unique(stored):
         return stored, ()

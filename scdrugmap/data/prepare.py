@@ -21,6 +21,7 @@ from scdrugmap.data.recipe import Annotations, Recipe, Source, read_recipe
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import atomic_path, canonical_json, check_output, check_room, scratch_folder
 from scdrugmap.progress import say
+from scdrugmap.system_errors import resource_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,10 +291,11 @@ def _read_annotations(path: Path, annotations: Annotations) -> pd.DataFrame:
             keep_default_na=False,
         )
     except (OSError, EOFError, UnicodeDecodeError, ValueError) as err:
-        raise DataError(
+        damaged = DataError(
             f"{path.name} cannot be read as a table: {' '.join(str(err).split())}",
             hint="fetch it again, or mend the recipe",
-        ) from err
+        )
+        raise (resource_error(err, path) or damaged) from err
     wanted = [annotations.cell, *annotations.columns.values(), *annotations.rows]
     absent = [column for column in wanted if column not in table]
     if absent:

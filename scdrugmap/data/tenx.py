@@ -18,6 +18,7 @@ from scdrugmap.data.genes import EXPRESSION
 from scdrugmap.data.inspect import open_scanned
 from scdrugmap.data.sources import CompressedRows
 from scdrugmap.errors import DataError, UsageError
+from scdrugmap.system_errors import resource_error
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -182,9 +183,8 @@ def _unpacked(path: Path, where: str) -> bytes:
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as err:
-        raise DataError(
-            f"{where} is a damaged gzip file: {err}", hint="fetch the file again"
-        ) from err
+        damaged = DataError(f"{where} is a damaged gzip file: {err}", hint="fetch the file again")
+        raise (resource_error(err, path) or damaged) from err
 
 
 def _table(path: Path) -> list[list[str]]:

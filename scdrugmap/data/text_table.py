@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from scdrugmap.data.gene_names import looks_transposed
-from scdrugmap.errors import DataError, UsageError
+from scdrugmap.errors import DataError, ScDrugMapError, UsageError
+from scdrugmap.system_errors import resource_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,14 +161,19 @@ def read_pieces(path: Path, layout: Layout) -> Iterator[Piece]:
 
 
 def _opened(path: Path) -> io.TextIOBase:
-    with open(path, "rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b"
+    try:
+        with open(path, "rb") as handle:
+            packed = handle.read(2) == b"\x1f\x8b"
+    except OSError as err:
+        raise _unreadable(path, err) from err
     if packed:
         return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8-sig", newline="")
     return open(path, encoding="utf-8-sig", newline="")
 
 
-def _unreadable(path: Path, err: Exception) -> DataError:
+def _unreadable(path: Path, err: Exception) -> ScDrugMapError:
+    if (short := resource_error(err, path)) is not None:
+        return short
     if isinstance(err, UnicodeDecodeError):
         return DataError(f"{path.name} is not UTF-8 text: {err}", hint="save it as UTF-8")
     words = " ".join(str(err).split()).removeprefix("Error tokenizing data. C error: ")

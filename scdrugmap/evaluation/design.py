@@ -183,17 +183,26 @@ def as_text(column: pd.Series) -> pd.Series:
     ----------
     column : Series
         Text, category, number or bool.
+
+    Raises
+    ------
+    DataError
+        A name holds a NUL character.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
         used = column.cat.remove_unused_categories().cat
-        words = np.append(as_text(used.categories.to_series()).to_numpy(object), "")
+        words = np.append(as_text(used.categories.to_series(name=column.name)).to_numpy(object), "")
         return pd.Series(words[used.codes.to_numpy()], column.index, object, column.name)
     if pd.api.types.is_float_dtype(column.dtype):
         whole = column.isna() | (column == column.round())
         if whole.all():
             column = column.astype("Int64")
-    text = column.astype(object).where(column.notna(), "")
-    return text.astype(str).str.strip().astype(object)
+    text = column.astype(object).where(column.notna(), "").astype(str)
+    if any("\0" in name for name in text):  # pandas takes two that differ behind it for one
+        raise DataError(
+            f"column {column.name!r} holds names with a NUL character", hint="rename them"
+        )
+    return text.str.strip().astype(object)
 
 
 def _require_distinct(names: list[str], dataset: str | None) -> None:

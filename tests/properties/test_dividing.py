@@ -25,6 +25,8 @@ DIVIDING = ["pooled-group", "within", "paper-pooled"]
 protocols = st.sampled_from(DIVIDING)
 folds = st.integers(2, 5)
 
+readable = hostile_names.filter(lambda name: "\0" not in name)  # others are refused when read
+
 
 def design(names: list[str] | None = None, donors: list[str] | None = None) -> Design:
     """Make eight donors of four cells each, every other one sensitive."""
@@ -95,7 +97,7 @@ def test_a_split_in_which_one_field_was_edited_is_refused(row: int, column: str,
 
 
 @SLOW
-@given(st.lists(hostile_names, min_size=N, max_size=N, unique=True), seeds, st.booleans())
+@given(st.lists(readable, min_size=N, max_size=N, unique=True), seeds, st.booleans())
 def test_splits_come_back_from_their_file_whatever_the_cells_are_called(
     names: list[str], seed: int, packed: bool
 ) -> None:
