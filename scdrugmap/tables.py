@@ -184,10 +184,10 @@ def read_table(
 def _translate(fields: list[str | None], rule: Callable[[str], str]) -> np.ndarray:
     """Apply a rule to text, once per different text: most columns repeat few; None stays."""
     import numpy as np
-    import pandas as pd
 
-    code, texts = pd.factorize(np.array(fields, object))
-    return np.array([*map(rule, texts), None], object)[code]  # None has the code -1, the last
+    # Not by pandas.factorize, which takes two texts that differ behind a NUL for one.
+    found = {text: None if text is None else rule(text) for text in dict.fromkeys(fields)}
+    return np.array([found[text] for text in fields], object)
 
 
 def _numbers(text: pd.Series, dtype: str, source: Path) -> pd.Series:

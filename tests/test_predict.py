@@ -22,6 +22,8 @@ from scdrugmap.model.load import load_model
 from scdrugmap.testing import synthetic_adata
 from scdrugmap.train.annotate import CALLS, COLORS, REASONS, annotate, columns
 from scdrugmap.train.domain import outside
+from scdrugmap.train.gather import as_categories
+from scdrugmap.train.known import units_of
 from scdrugmap.train.predict import predict_cells
 from scdrugmap.train.predicted import Predicted
 from scdrugmap.train.predictor import Predictor
@@ -264,6 +266,39 @@ def test_training_cells_never_stand_for_test_cells_of_their_sample(path: Path) -
     per_sample = table.groupby("sample")["p_sensitive"].nunique()
     assert (per_sample == 2).all()
     assert (table.groupby(["sample", "role"])["p_sensitive"].nunique() == 1).all()
+
+
+def test_cells_of_a_sample_and_role_are_one_unit() -> None:
+    samples = as_categories(np.array(["a", "a", "", "b", "a"], object))
+    roles = as_categories(np.array(["test", "train", "new", "test", "test"], object))
+    expected = ["a\0test", "a\0train", "", "b\0test", "a\0test"]
+    assert units_of(samples, roles).tolist() == expected
+
+
+def test_samples_that_differ_behind_a_nul_stay_apart() -> None:
+    words = np.array(["a\0b", "a\0c", "a"], object)
+    assert as_categories(words).tolist() == words.tolist()
+    assert len(set(as_categories(words).codes)) == 3
+
+
+def test_table_that_is_held_is_small_and_written_as_the_plain_one(
+    path: Path, tmp_path: Path
+) -> None:
+    from scdrugmap.evaluation.tables import write_predictions
+
+    design = read_design([path], label="response", labels=LabelMap.parse(), group="patient")
+    splits = make_split(design, "pooled-group", folds=2, validation=True).table
+    predictor = train(path, splits, model=load_model("randproj"))
+    adata = cohort()
+    changed(adata, slice(3, 4), 0)
+    found = predicted(predictor, adata, splits=splits, sample="patient")
+    kinds = {name: dtype.name for name, dtype in found.table.dtypes.items()}
+    assert [name for name, kind in kinds.items() if kind == "object"] == ["cell"]
+    assert kinds["fold"] == kinds["seed"] == "uint8"
+    assert set(found.cells.dtypes.astype(str)) == {"object", "int64", "float64"}
+    write_predictions(found.table, tmp_path / "held.tsv")
+    write_predictions(found.cells, tmp_path / "plain.tsv")
+    assert (tmp_path / "held.tsv").read_bytes() == (tmp_path / "plain.tsv").read_bytes()
 
 
 def test_probabilities_read_back_as_they_were(

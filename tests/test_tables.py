@@ -39,6 +39,12 @@ def test_any_text_comes_back_as_one_field(text: str) -> None:
     assert unescape(field) == text
 
 
+def test_texts_that_differ_behind_a_nul_stay_apart(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"cell": ["a\0b", "a\0c", "a"]})
+    write_table(frame, tmp_path / "t.tsv")
+    assert read_table(tmp_path / "t.tsv")["cell"].tolist() == frame["cell"].tolist()
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum"])
 def test_no_field_starts_a_formula(text: str) -> None:
     assert escape(text)[0] == "'"

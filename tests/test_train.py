@@ -230,6 +230,33 @@ def test_cells_that_the_file_lacks_are_refused(path: Path) -> None:
         train(path, splits)
 
 
+def test_cells_of_files_whose_names_run_together_are_told_apart(tmp_path: Path) -> None:
+    adata = cohort()
+    adata.obs_names = [f"1{number}" for number in range(adata.n_obs)]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    adata = cohort(1)
+    adata.obs_names = [str(number) for number in range(adata.n_obs)]
+    adata.write_h5ad(tmp_path / "a1.h5ad")
+    files = [tmp_path / "a.h5ad", tmp_path / "a1.h5ad"]
+    splits = split_of(*files)
+    with open_cells(files[0]) as first, open_cells(files[1]) as second:
+        chosen = choose_cells([first, second], splits, 0, "train")
+        for part in chosen:
+            assert set(part.table["dataset"]) == {part.cells.name}
+            assert part.table["cell"].tolist() == part.cells.names[part.index].tolist()
+
+
+def test_sample_with_cells_of_both_labels_is_two_profiles(tmp_path: Path) -> None:
+    adata = cohort()
+    adata.obs["response"] = np.repeat(["resistant", "sensitive"], 48)
+    adata.obs["patient"] = [f"P{number % 6}" for number in range(96)]
+    adata.write_h5ad(tmp_path / "mixed.h5ad")
+    splits = split_of(tmp_path / "mixed.h5ad", protocol="paper-pooled")
+    # With one profile each, all would have the label of their first cell: nothing to learn from.
+    predictor = train(tmp_path / "mixed.h5ad", splits, estimator="pseudobulk-logreg")
+    assert predictor.info.training.n_cells == len(learnt(splits))
+
+
 def test_datasets_of_a_column_are_found(tmp_path: Path) -> None:
     adata = cohort()
     adata.obs["cohort"] = np.where(np.arange(96) < 48, "first", "second")

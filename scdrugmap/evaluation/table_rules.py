@@ -159,7 +159,7 @@ def check_splits(table: pd.DataFrame, where: str = "splits") -> None:
     if table.empty:
         raise DataError(f"{where} has no rows", hint="make it again with `scdrugmap split`")
     for column in ("dataset", "cell", "group", "split_id"):
-        _require(table[column].astype(str) != "", table[column], where, "is empty")
+        _require(table[column] != "", table[column], where, "is empty")
     _require_one_of(table["label"], (SENSITIVE, RESISTANT), where)
     _require_one_of(table["role"], SPLIT_ROLES, where)
     _require(table["fold"] >= 0, table["fold"], where, "is no fold")
@@ -185,7 +185,7 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> None:
     if table.empty:
         raise DataError(f"{where} has no rows", hint="make it again with `scdrugmap predict`")
     for column in ("dataset", "cell", "model", "strategy"):
-        _require(table[column].astype(str) != "", table[column], where, "is empty")
+        _require(table[column] != "", table[column], where, "is empty")
     _require_one_of(table["role"], PREDICTION_ROLES, where)
     _require_one_of(table["state"], STATES, where)
     p = table["p_sensitive"]

@@ -15,6 +15,8 @@ from scdrugmap.files import atomic_path
 from scdrugmap.train.conformal import SETS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
     from scdrugmap.train.predicted import Predicted
@@ -43,19 +45,23 @@ def columns(predicted: Predicted, key: str = KEY) -> pd.DataFrame:
         ``<key>_p_sensitive`` and ``<key>_domain`` (float32), ``<key>_call``, ``<key>_reason`` and,
         if there are conformal sets, ``<key>_set`` (categorical); index = cell names.
     """
-    predictions = predicted.cells
-    reason = predictions["reason"].where(predictions["reason"] != "", None)
-    others = sorted(set(reason.dropna()) - set(REASONS))
+    predictions = predicted.table
+    reason = predictions["reason"]
+    others = sorted(set(reason.unique()) - {"", *REASONS})
     found = {
         f"{key}_p_sensitive": predictions["p_sensitive"].to_numpy(np.float32),
-        f"{key}_call": pd.Categorical(predicted.calls, categories=CALLS),
-        f"{key}_reason": pd.Categorical(reason, categories=[*REASONS, *others]),
+        f"{key}_call": _categories(predicted.calls, CALLS),
+        f"{key}_reason": _categories(reason, (*REASONS, *others)),
         f"{key}_domain": predicted.domain,
     }
     if predicted.sets is not None:
-        names = pd.Series(predicted.sets.names, dtype=object)
-        found[f"{key}_set"] = pd.Categorical(names.where(names != "", None), categories=SETS)
+        found[f"{key}_set"] = _categories(predicted.sets.names, SETS)
     return pd.DataFrame(found, index=pd.Index(predictions["cell"], dtype=object, name=None))
+
+
+def _categories(values: Any, categories: Sequence[str]) -> pd.Categorical:
+    """Return text as categories; missing where it is none of them (``""``)."""
+    return pd.Categorical(values).set_categories(list(categories))
 
 
 def check_key(key: str, obs: pd.DataFrame, uns: Any) -> None:

@@ -118,8 +118,9 @@ class EstimatorScorer:
         self, cells: Cells, index: np.ndarray, samples: np.ndarray, values: Values
     ) -> tuple[np.ndarray, np.ndarray]:
         """Give each cell the probability of its sample's profile, some samples at a time."""
-        own = np.array([f"\0{number}" for number in range(len(index))], object)
-        code, _ = _codes(np.where(samples == "", own, samples))
+        code, _ = _codes(samples)
+        alone = samples == ""
+        code, _ = _codes(np.where(alone, -1 - np.arange(len(code)), code))
         p = np.full(len(index), np.nan, np.float32)
         empty = np.zeros(len(index), bool)
         order = np.argsort(code, kind="stable")
@@ -224,11 +225,17 @@ def fit_estimator(
 
 
 def _codes(names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number names by first appearance; return the numbers and where each name comes first."""
-    import pandas as pd
+    """Number names or numbers by first appearance.
 
-    code, names = pd.factorize(names)
-    first = np.full(len(names), len(code))
+    Returns
+    -------
+    code : (n,) int64
+    first : (m,) int64
+        Where each of the `m` different names comes first.
+    """
+    number: dict[object, int] = {}  # pandas takes two texts that differ behind a NUL for one
+    code = np.fromiter((number.setdefault(name, len(number)) for name in names), np.int64)
+    first = np.full(len(number), len(code))
     np.minimum.at(first, code, np.arange(len(code)))
     return code, first
 

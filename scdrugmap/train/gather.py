@@ -51,7 +51,7 @@ class Chosen:
     def samples(self) -> np.ndarray:
         """(n,) object str: sample of each cell, else its group; dataset before it."""
         sample = self.table["sample"].where(self.table["sample"] != "", self.table["group"])
-        return (self.table["dataset"] + "\0" + sample).to_numpy(object)
+        return cell_keys(self.table["dataset"], sample)
 
     def take(self, keep: np.ndarray) -> Chosen:
         """Return some of the cells; `keep` is a mask or ascending positions in `index`."""
@@ -133,19 +133,28 @@ def dataset_names(cells: Cells, column: str | None) -> pd.Categorical:
     if column is None:
         return one_text(cells.name, cells.n_cells)
     found = require_column(cells.obs, column, "--dataset", cells.where)
-    return pd.Categorical(as_text(found))
+    return as_categories(as_text(found))
+
+
+def as_categories(words: pd.Series | np.ndarray) -> pd.Categorical:
+    """Hold text ((n,) object str) as categories in the order of their names.
+
+    They are told apart here: pandas takes two texts that differ behind a NUL for one.
+    """
+    return pd.Categorical(words, categories=sorted(set(words)))
 
 
 def one_text(word: str, n: int) -> pd.Categorical:
     """Return one text for each of `n` cells, at a byte per cell."""
-    return pd.Categorical.from_codes(np.zeros(n, np.int8), categories=pd.Index([word], dtype=object))
+    return pd.Categorical.from_codes(
+        np.zeros(n, np.int8), categories=pd.Index([word], dtype=object)
+    )
 
 
-def cell_keys(
-    datasets: pd.Series | pd.Categorical, names: pd.Series | np.ndarray
-) -> np.ndarray:
+def cell_keys(datasets: pd.Series | pd.Categorical, names: pd.Series | np.ndarray) -> np.ndarray:
     """Return one text per cell that names dataset and cell ((n,) object str)."""
-    return np.asarray(datasets, object) + "\0" + np.asarray(names, object)
+    # Not by `+`: NumPy drops a NUL at the end of a text.
+    return np.array([f"{d}\0{name}" for d, name in zip(datasets, names, strict=True)], object)
 
 
 def _check_sources(
@@ -211,7 +220,7 @@ def draw_evenly(chosen: Sequence[Chosen], most: int, seed: int) -> list[Chosen]:
     random = np.random.default_rng(seed)
     drawn = []
     for part in chosen:
-        stratum = part.table["group"] + "\0" + part.table["label"]
+        stratum = part.table["group"] + part.table["label"]  # no label ends like the other
         keep: list[np.ndarray] = []
         for _, positions in sorted(pd.Series(np.arange(len(stratum))).groupby(stratum.to_numpy())):
             n = max(1, int(len(positions) * most / total))

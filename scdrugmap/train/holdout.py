@@ -29,7 +29,7 @@ def hold_out_groups(
         `held_out` is empty where a label would be left without a group on one of the sides.
     """
     table = pd.concat([part.table[["group", "label"]] for part in chosen])
-    labels_of = table.groupby("group")["label"].agg(lambda labels: "\0".join(sorted(set(labels))))
+    labels_of = table.groupby("group")["label"].agg(lambda labels: "+".join(sorted(set(labels))))
     random = np.random.default_rng(seed)
     held: set[str] = set()
     for _, groups in sorted(labels_of.groupby(labels_of).groups.items()):

@@ -15,19 +15,21 @@ from scdrugmap.progress import say
 from scdrugmap.train.calibration import scale
 from scdrugmap.train.conformal import (
     DEFAULT_LEVEL,
+    SETS,
     at_level,
     coverage,
     covers,
     guarantee,
     prediction_sets,
 )
-from scdrugmap.train.gather import cell_keys, dataset_names
+from scdrugmap.train.gather import as_categories, dataset_names, one_text
+from scdrugmap.train.known import complete_roles, first_known, look_up, sample_column, units_of
 from scdrugmap.train.mismatch import installed
 from scdrugmap.train.predicted import Predicted, PredictionSets
 from scdrugmap.train.samples import MIN_CELLS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from scdrugmap.data.cells import Cells
     from scdrugmap.model.load import LoadedModel
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from scdrugmap.train.record import ConformalInfo, ConformalLevel, PredictorInfo
     from scdrugmap.train.scores import GeneCoverage
 
-_OF_SPLIT = ("role", "sample", "label", "group")
 MOST_MISSING = 0.2
 """Share of the genes read in training that a file may lack before it is said."""
 
@@ -112,7 +113,7 @@ def predict_cells(
         say(f"Notice: {info.weights.label}: {info.weights.notice}", quiet=quiet)
     notices = [*drug_notices(predictor, drug)]
     datasets = dataset_names(cells, dataset)
-    known = _look_up(predictor, cells, datasets, splits)
+    known = look_up(predictor, cells, datasets, splits)
     scorer = predictor.scorer(
         weights=weights,
         model=model,
@@ -126,20 +127,16 @@ def predict_cells(
         allow_mismatch=allow_mismatch,
         quiet=quiet,
     )
-    roles, samples = known["role"].to_numpy(object), known["sample"].to_numpy(object)
-    column = _sample_column(predictor, cells, sample)
+    samples = known["sample"]
+    column = sample_column(predictor, cells, sample)
     if column is not None:
-        samples = np.where(samples == "", column, samples)
-    unknown = np.flatnonzero(roles == "")
-    if len(unknown):
-        seen = predictor.is_training_cell(cells.hashes()[unknown])
-        roles[unknown] = np.array(["new", "train"], object)[seen.astype(np.int8)]
+        samples = first_known(samples, column)
+    roles = complete_roles(predictor, cells, known["role"])
     if cells.matrix.values != info.values:
         notices.append(_other_values(cells, info))
     units = None
     if splits is not None or column is not None:
-        # Training and test cells of one sample (random splits) are never averaged together.
-        units = np.where(samples == "", "", samples + "\0" + roles)
+        units = units_of(samples, roles)
     scores = scorer.scores(cells, samples=units, quiet=quiet)
     notices += [*scores.notices, *_gene_notices(scores.coverage, cells, info)]
     for notice in notices:
@@ -154,15 +151,15 @@ def predict_cells(
             "dataset": datasets,
             "cell": cells.names,
             "sample": samples,
-            "model": np.full(n, info.name, object),
-            "strategy": np.full(n, info.strategy, object),
-            "fold": np.full(n, info.split.fold, np.int64),
-            "seed": np.full(n, info.seed, np.int64),
+            "model": one_text(info.name, n),
+            "strategy": one_text(info.strategy, n),
+            "fold": np.full(n, info.split.fold, np.min_scalar_type(info.split.fold)),
+            "seed": np.full(n, info.seed, np.min_scalar_type(info.seed)),
             "role": roles,
             "p_sensitive": np.where(valid, p, np.nan),
             "threshold": np.full(n, info.threshold.value),
-            "state": scores.states(),
-            "reason": scores.reason,
+            "state": as_categories(scores.states()),
+            "reason": as_categories(scores.reason),
         },
         columns=list(PREDICTION_COLUMNS),
     )
@@ -198,49 +195,16 @@ def _level(info: ConformalInfo | None, wanted: float | None) -> ConformalLevel |
 
 
 def _sets(
-    level: ConformalLevel, promise: str, p: np.ndarray, known: pd.DataFrame
+    level: ConformalLevel, promise: str, p: np.ndarray, known: Mapping[str, pd.Categorical]
 ) -> PredictionSets:
     """Name the sets, and check them on the test cells whose label the split gives."""
-    names = prediction_sets(p, level.least_p)
-    test = (known["role"] == "test").to_numpy() & (names != "")
-    sensitive = (known["label"] == SENSITIVE).to_numpy()[test]
-    groups, code = np.unique(known["group"].to_numpy(object)[test].astype(str), return_inverse=True)
-    tested = coverage(covers(names[test], sensitive), sensitive, code) if test.any() else {}
+    names = pd.Categorical(prediction_sets(p, level.least_p), categories=[*SETS, ""])
+    test = (known["role"] == "test") & (names != "")
+    sensitive = known["label"][test] == SENSITIVE
+    groups, code = np.unique(np.asarray(known["group"][test], str), return_inverse=True)
+    found = np.asarray(names[test], object)
+    tested = coverage(covers(found, sensitive), sensitive, code) if test.any() else {}
     return PredictionSets(level, promise, names, int(test.sum()), len(groups), tested)
-
-
-def _look_up(
-    predictor: Predictor, cells: Cells, datasets: np.ndarray, splits: pd.DataFrame | None
-) -> pd.DataFrame:
-    """Look the cells up in the split: role, sample, label, group; ``""`` where it has none."""
-    known = pd.DataFrame("", index=range(cells.n_cells), columns=list(_OF_SPLIT), dtype=object)
-    if splits is None:
-        return known
-    split = predictor.info.split
-    given = str(splits["split_id"].iloc[0])
-    if given != split.split_id:
-        raise DataError(
-            f"the predictor was trained on split {split.split_id}, these are the roles of {given}",
-            hint="give the splits.tsv that it was trained with, or leave --splits out",
-        )
-    table = splits[splits["fold"] == split.fold]
-    keys = pd.Index(cell_keys(table["dataset"], table["cell"]), dtype=object)
-    place = keys.get_indexer(pd.Index(cell_keys(datasets, cells.names), dtype=object))
-    there = np.flatnonzero(place >= 0)
-    known.iloc[there] = table[list(_OF_SPLIT)].to_numpy(object)[place[there]]
-    return known
-
-
-def _sample_column(predictor: Predictor, cells: Cells, sample: str | None) -> np.ndarray | None:
-    from scdrugmap.data.labels import require_column
-    from scdrugmap.evaluation.design import as_text
-
-    remembered = predictor.info.sample_column
-    if sample is None and remembered in cells.obs.columns:
-        sample = remembered
-    if sample is None:
-        return None
-    return as_text(require_column(cells.obs, sample, "--sample", cells.where)).to_numpy(object)
 
 
 def _other_values(cells: Cells, info: PredictorInfo) -> str:
@@ -287,13 +251,13 @@ def open_like_training(source: Path, info: PredictorInfo, **how: Any) -> Cells:
     from scdrugmap.data.cells import open_cells
 
     spec = installed(info).spec
-    others = set(spec.accepts) - {info.values}
     try:
         return open_cells(source, accepts=[info.values], **how)
     except DataError:
-        if not others:
+        if set(spec.accepts) == {info.values}:
             raise
-        return open_cells(source, accepts=sorted(others), **how)
+        # Not of the other kinds alone: what else is wrong would read as a lack of such values.
+        return open_cells(source, accepts=sorted(spec.accepts), **how)
 
 
 def predict_file(
@@ -375,7 +339,7 @@ def predict_file(
                 write_table(found.details, cells_table)
             if summary is not None:
                 write_json(summary, found.summary())
-            write_predictions(found.cells, output)
+            write_predictions(found.table, output)
     for line in found.lines():
         say(line, quiet=quiet)
     return found

@@ -29,7 +29,7 @@ class PredictionSets:
         With what the validation groups showed of it.
     promise : str
         What the sets guarantee, in one sentence.
-    names : (n,) object str
+    names : (n,) pandas.Categorical
         ``sensitive``, ``resistant``, ``both``, ``none``; ``""`` for cells without an answer.
     n_tested, n_tested_groups : int
         Test cells whose label the split gives, and their groups.
@@ -40,7 +40,7 @@ class PredictionSets:
 
     level: ConformalLevel
     promise: str
-    names: np.ndarray
+    names: pd.Categorical
     n_tested: int
     n_tested_groups: int
     tested: dict[str, float | None]
@@ -79,8 +79,10 @@ class Predicted:
 
     Attributes
     ----------
-    cells : pandas.DataFrame
+    table : pandas.DataFrame
         ``predictions.tsv``, one row per cell in file order; with the sets, if there are any.
+        As small as it can be held: text that repeats is categorical, ``fold`` and ``seed`` are the
+        smallest integers; :attr:`cells` is the same for users.
     info : PredictorInfo
         What predicted.
     domain : (n,) float32
@@ -101,7 +103,7 @@ class Predicted:
         (:data:`~scdrugmap.text.scorer.ANSWER_COLUMNS`).
     """
 
-    cells: pd.DataFrame
+    table: pd.DataFrame
     info: PredictorInfo
     domain: np.ndarray
     coverage: GeneCoverage | None = None
@@ -112,19 +114,27 @@ class Predicted:
     answers: pd.DataFrame | None = None
 
     @cached_property
+    def cells(self) -> pd.DataFrame:
+        """``predictions.tsv`` with plain columns: text is object, ``fold`` and ``seed`` are int64.
+
+        Made when it is first asked for, since it takes three times the memory of :attr:`table`.
+        """
+        return _plain(self.table)
+
+    @cached_property
     def samples(self) -> pd.DataFrame:
         """One row per sample; see :func:`scdrugmap.train.samples.summarise`."""
         of_samples = self.info.level == "sample"
-        return summarise(self.cells, self.domain, min_cells=self.min_cells, of_samples=of_samples)
+        return summarise(self.table, self.domain, min_cells=self.min_cells, of_samples=of_samples)
 
     @property
     def calls(self) -> np.ndarray:
         """``resistant``, ``sensitive``, ``abstain`` or ``invalid`` per cell ((n,) object str)."""
-        cells = self.cells
-        above = cells["p_sensitive"].to_numpy() >= cells["threshold"].to_numpy()
+        table = self.table
         words = np.array(["resistant", "sensitive", "abstain", "invalid"], object)
-        state = cells["state"].to_numpy()
-        place = np.where(state == "answered", above, np.where(state == "abstained", 2, 3))
+        place = (table["p_sensitive"] >= table["threshold"]).to_numpy(np.int8)
+        place[(table["state"] != "answered").to_numpy()] = 3
+        place[(table["state"] == "abstained").to_numpy()] = 2
         return words[place]
 
     @property
@@ -135,11 +145,11 @@ class Predicted:
         than 99 % of the training cells) and, if there are sets, prediction_set; of text models
         also flag, answer_mass, prompt_hash, served_by and raw_answer.
         """
-        table = self.cells[["dataset", "cell", "sample", "p_sensitive", "state", "reason"]].copy()
+        table = _plain(self.table[["dataset", "cell", "sample", "p_sensitive", "state", "reason"]])
         table.insert(4, "call", self.calls)
         table["domain"] = self.domain
         if self.sets is not None:
-            table["prediction_set"] = self.sets.names
+            table["prediction_set"] = self.sets.names.astype(object)
         if self.answers is not None:
             table[self.answers.columns.tolist()] = self.answers.to_numpy(object)
         return table
@@ -148,8 +158,8 @@ class Predicted:
         """Return what decides how far to trust the predictions, JSON-able."""
         from scdrugmap import __version__
 
-        state = self.cells["state"]
-        unanswered = self.cells.loc[state != "answered", "reason"].value_counts()
+        state = self.table["state"]
+        unanswered = self.table.loc[state != "answered", "reason"].astype(object).value_counts()
         info = self.info
         return {
             "scdrugmap": __version__,
@@ -160,7 +170,7 @@ class Predicted:
                 "n": len(state),
                 "n_answered": int((state == "answered").sum()),
                 "reasons": {str(name): int(n) for name, n in sorted(unanswered.items())},
-                "n_train": int((self.cells["role"] == "train").sum()),
+                "n_train": int((self.table["role"] == "train").sum()),
             },
             "genes": None
             if self.coverage is None
@@ -226,3 +236,12 @@ class Predicted:
             lines += self.sets.lines()
         lines += [f"Notice: {text}" for text in far_notices(self.samples)]
         return lines
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a copy with categories as text, and fold and seed as int64."""
+    wanted: dict[str, Any] = {
+        str(name): object for name in table if table[name].dtype.name == "category"
+    }
+    wanted.update((name, np.int64) for name in ("fold", "seed") if name in table)
+    return table.astype(wanted)

@@ -35,7 +35,7 @@ def summarise(
     Parameters
     ----------
     cells : pandas.DataFrame
-        ``predictions.tsv``.
+        ``predictions.tsv``, text as it is or as categories in the order of their names.
     domain : (n,) float32
         Of each cell; NaN: not known.
     min_cells : int
@@ -71,7 +71,7 @@ def summarise(
     n, k, n_answered = groups.size(), groups["called"].sum(), groups["answered"].sum()
     enough = n_answered >= max(min_cells, 1)
     low, high = _wilson(k.to_numpy(), n_answered.to_numpy(), enough.to_numpy() & (not of_samples))
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "n": n,
             "n_invalid": n - n_answered,
@@ -85,7 +85,8 @@ def summarise(
             "state": np.where(enough, "answered", "refused"),
             "reason": np.where(enough, "", np.where(n_answered == 0, "no_answer", "few_cells")),
         }
-    ).reset_index()
+    )
+    return table.reset_index().astype({"dataset": object, "sample": object})
 
 
 def _wilson(k: np.ndarray, n: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

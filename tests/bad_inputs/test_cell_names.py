@@ -37,6 +37,12 @@ def test_names_repeated_within_a_sample(refused, make):
     refused(path, DataError, "19 cell names repeat ('AC1', ...)", "make the names unique")
 
 
+def test_empty_name(refused, make):
+    names = [f"AC{i}" if i % 10 else "" for i in range(5, 25)]
+    path = make.h5ad(obs=frame(names, sample=[f"s{i}" for i in range(20)]))
+    refused(path, DataError, "2 of 20 cell names are empty (the first in row 5)", "every cell")
+
+
 @pytest.mark.case(78)
 def test_names_repeated_without_samples(refused, make):
     path = make.h5ad(obs=frame([f"AC{i % 10}" for i in range(20)]))
