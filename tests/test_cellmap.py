@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from scdrugmap.config import make_config
 from scdrugmap.run import cellmap
@@ -63,7 +64,9 @@ def test_large_files_are_drawn_and_it_is_said(
 @pytest.mark.slow
 def test_umap_is_used_where_it_is_installed(tmp_path: Path) -> None:
     pytest.importorskip("umap")
+    threads = torch.get_num_threads()
     one, _ = make(tmp_path / "a", n_cells=520)
     two, _ = make(tmp_path / "b", n_cells=520)
     assert np.array_equal(one, two)
     assert cellmap.map_method(520).startswith("UMAP of 520 cells")
+    assert torch.get_num_threads() == threads  # the bits of whatever is trained next hang on it

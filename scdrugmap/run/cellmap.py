@@ -109,19 +109,29 @@ def _expression(table: pd.DataFrame, sources: list[Cells]) -> np.ndarray:
 
 
 def _project(rows: np.ndarray) -> np.ndarray:
-    """Return two coordinates per row ((n, 2) float64)."""
+    """Return two coordinates per row ((n, 2) float64), the same on any number of threads."""
+    from scdrugmap.run.jobs import one_thread
+
+    with one_thread():
+        points = _components(rows)
+        if _has_umap() and len(points) >= MIN_CELLS_FOR_UMAP:
+            return _umap(points)
+    return points[:, :2].astype(np.float64)
+
+
+def _components(rows: np.ndarray) -> np.ndarray:
+    """Return at most 30 principal components ((n, k) float32, k >= 2)."""
     from sklearn.decomposition import PCA
 
     n_components = min(N_COMPONENTS, *rows.shape)
-    points = PCA(n_components, random_state=_SEED, svd_solver="auto").fit_transform(rows)
+    points: np.ndarray = PCA(n_components, random_state=_SEED).fit_transform(rows)
     if points.shape[1] < 2:
         points = np.column_stack([points, np.zeros(len(points))])
-    if not (_has_umap() and len(points) >= MIN_CELLS_FOR_UMAP):
-        return points[:, :2].astype(np.float64)
-    return _umap(points)
+    return points
 
 
 def _umap(points: np.ndarray) -> np.ndarray:
+    """Return the map; the compiler below UMAP sets the threads of torch: call it in `one_thread`."""
     import warnings
 
     with warnings.catch_warnings():
