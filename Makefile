@@ -170,7 +170,7 @@ million: install  ## Memory of every verb on a million cells; 5 GB of files
 	$(BIN)/python benchmarks/million_cells.py build/million
 
 properties-long: install  ## Try every property on 200 random examples
-	HYPOTHESIS_PROFILE=long $(PYTEST) -q tests/properties
+	HYPOTHESIS_PROFILE=long $(PYTEST) -q --timeout 3000 tests/properties
 
 reliability: install  ## Run the tests of hardening and write docs/reliability.md from them and the long runs
 	mkdir -p build
