@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import math
 from array import array
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from h5py import h5d, h5z
 
+from scdrugmap.data.unpacking import MOST_BYTES, MOST_INFLATED, becomes_more, most_packed
+
 _NEVER_SKIPPED = (h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32)
 """Filters that cannot fail when they pack, so no writer leaves them out of one piece."""
+
+LZF = 32000
+_CHECKSUM = 4
 
 
 class Storage:
@@ -25,6 +30,8 @@ class Storage:
         self.starts, self.sizes, self.owners = array("Q"), array("Q"), array("L")
         self.names: list[str] = []
         self.odd = ""
+        self.suspects: list[tuple[int, int, int, str]] = []
+        """Place, size, bytes declared and dataset of the pieces that gzip could make enormous."""
 
     def add(self, node: Any, path: str) -> int:
         """Note the pieces of a dataset; return how many there are.
@@ -39,6 +46,9 @@ class Storage:
         plist = node.get_create_plist()
         if plist.get_layout() == h5d.CHUNKED and node.get_storage_size():
             filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+            packers = [n for n in filters if n in (h5z.FILTER_DEFLATE, LZF)]
+            if len(packers) > 1:
+                self.odd = f"{path} is packed twice"
             unpacked = math.prod(plist.get_chunk()) * node.get_type().get_size()
             grid = list(zip(node.shape, plist.get_chunk(), strict=True))
             seen: set[tuple[int, ...]] = set()
@@ -60,6 +70,10 @@ class Storage:
             self.odd = f"{path} has a piece of {chunk.size:,} bytes, expected {unpacked:,}"
         elif any(f in _NEVER_SKIPPED and f not in used for f in filters):
             self.odd = f"{path} has a piece that was not packed as the others"
+        elif chunk.size > most_packed(unpacked):
+            self.odd = f"{path} has a piece of {chunk.size:,} bytes, expected {unpacked:,} at most"
+        elif h5z.FILTER_DEFLATE in used and chunk.size * MOST_INFLATED > MOST_BYTES:
+            self.suspects.append((chunk.byte_offset, chunk.size, unpacked + _CHECKSUM, path))
 
     def _check_place(
         self, chunk: Any, path: str, grid: list[tuple[int, int]], seen: set[tuple[int, ...]]
@@ -107,3 +121,23 @@ class Storage:
         if len(inside):
             return f"the values of {self.names[owners[inside[0]]]} are stored over the header of an object"
         return ""
+
+
+def find_bomb(file: BinaryIO, base: int, suspects: list[tuple[int, int, int, str]]) -> str:
+    """Say which piece unpacks to more than its dataset declares; the library would hold it all.
+
+    Parameters
+    ----------
+    file : file
+        The same, open for reading.
+    base : int
+        Bytes before the first of HDF5; versions of the library differ in whether places count them.
+    suspects : list of (place, size, bytes declared, dataset)
+        Of :attr:`Storage.suspects`.
+    """
+    for start, size, unpacked, path in suspects:
+        for place in {start, base + start}:
+            file.seek(place)
+            if becomes_more(file, size, unpacked, "zlib"):
+                return f"{path} has a piece that unpacks to more than {unpacked:,} bytes"
+    return ""

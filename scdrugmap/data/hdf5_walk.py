@@ -2,8 +2,9 @@
 
 The HDF5 library can crash on a damaged file, so this never runs inside the program: ``inspect``
 starts it with limits and takes a dead process for an answer. It needs h5py and the standard
-library only, reads no data, and follows nothing that leaves the file. The answer is one JSON
-object on stdout: ``{"objects": ...}`` or ``{"error": [message, hint], "kind": ...}``.
+library only, reads no data but to see what large pieces unpack to, and follows nothing that leaves
+the file. The answer is one JSON object on stdout: ``{"objects": ...}`` or
+``{"error": [message, hint], "kind": ...}``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 import h5py
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
-from scdrugmap.data.hdf5_storage import Storage
+from scdrugmap.data.hdf5_storage import LZF, Storage, find_bomb
+from scdrugmap.data.unpacking import MOST_BYTES, UNPACKED_PER_SECOND
 
 MAX_MEMORY = 192 << 20
 """Address space that looking may take; strings of unknown length are read within it."""
@@ -37,7 +39,7 @@ SAFE_BYTES = 64 << 20
 """Declared sizes up to this are never a bomb."""
 MAX_RATIO = 1_100
 """Declared bytes per stored byte; the best that gzip can do is 1,032."""
-MAX_CHUNK_BYTES = 256 << 20
+MAX_CHUNK_BYTES = MOST_BYTES
 MAX_TEXTS = 1_000_000
 """Texts that are read here once, because their heaps are what the library trips over."""
 _TEXTS_PER_READ = 16_384
@@ -75,7 +77,7 @@ class RefusedError(Exception):
 class Walk:
     """One look over a file; `objects` describes what was found, by path."""
 
-    def __init__(self, file: h5py.h5f.FileID) -> None:
+    def __init__(self, file: h5py.h5f.FileID, path: str) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
         self.soft: dict[str, str] = {}
         self.groups: dict[Any, str] = {}
@@ -92,6 +94,18 @@ class Walk:
         problem = self.storage.problem(file.get_filesize(), headers)
         if problem:
             raise RefusedError(problem, DAMAGED)
+        self.unpack(path, file.get_create_plist().get_userblock())
+
+    def unpack(self, path: str, base: int) -> None:
+        """Unpack the large pieces without keeping them; time is allowed by their size."""
+        suspects = [item for item in self.storage.suspects if item[3].split("/")[0] not in UNREAD]
+        if not suspects:
+            return
+        allow_time(sum(size for _, size, _, _ in suspects))
+        with open(path, "rb") as handle:
+            bomb = find_bomb(handle, base, suspects)
+        if bomb:
+            raise RefusedError(bomb)
 
     def group(self, group: Any, path: str, depth: int) -> None:
         """Look at the members of a group."""
@@ -144,7 +158,9 @@ class Walk:
         if plist.get_external_count():
             raise RefusedError(f"{path} has external storage: its values come from another file")
         numbers = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-        for number in numbers:
+        for place, number in enumerate(numbers):
+            if number == LZF and any(n > MAX_CHUNK_BYTES for n in plist.get_filter(place)[2][2:3]):
+                raise RefusedError(f"{path} asks for more memory than its pieces can need")
             if number not in FILTERS or not h5z.filter_avail(number):
                 raise RefusedError(
                     f"{path} is stored with the unknown filter {number}",
@@ -358,7 +374,7 @@ def look(path: str) -> dict[str, Any]:
     except OSError as err:
         return {"error": [f"is no readable HDF5 file: {err}", DAMAGED], "kind": "open"}
     try:
-        return {"objects": Walk(file).objects}
+        return {"objects": Walk(file, path).objects}
     except RefusedError as err:
         return {"error": [str(err), err.hint], "kind": "refused"}
     except MemoryError:
@@ -368,13 +384,23 @@ def look(path: str) -> dict[str, Any]:
         return {"error": [f"its metadata cannot be read: {words}", DAMAGED], "kind": "damaged"}
 
 
+def allow_time(n_bytes: int) -> None:
+    """Allow the processor time that unpacking some bytes takes (where the system can)."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        if soft != resource.RLIM_INFINITY:
+            resource.setrlimit(
+                resource.RLIMIT_CPU, (soft + n_bytes // UNPACKED_PER_SECOND + 1, hard)
+            )
+
+
 def limit_memory() -> None:
     """Allow this process little more address space than it has now (where the system can)."""
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/statm", encoding="ascii") as handle:
             now = int(handle.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_AS, (now + MAX_MEMORY, now + MAX_MEMORY))
 
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scdrugmap.data.unpacking import UNPACKED_PER_SECOND
 from scdrugmap.errors import DataError, ResourceError, UsageError
 
 SECONDS = 60
-"""Longest look; a sound file of a million cells takes a tenth of a second."""
+"""Longest look; a sound file of a million cells takes a tenth of a second. Files with pieces so
+large that they must be unpacked to be judged have a second more for every 10 MB."""
 
 _WALK = Path(__file__).with_name("hdf5_walk.py")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -160,7 +162,7 @@ def _ask(path: Path) -> dict[str, Any]:
         done = _start(path)
     except subprocess.TimeoutExpired as err:
         raise DataError(
-            f"{path.name}: looking at the file took more than {SECONDS} s",
+            f"{path.name}: looking at the file took more than {err.timeout:g} s",
             hint="the file is damaged or was made to stop programs: fetch it again",
         ) from err
     if done.returncode == 0:
@@ -179,8 +181,9 @@ def _start(path: Path) -> subprocess.CompletedProcess[bytes]:
     environment["PYTHONIOENCODING"] = "utf-8"
     # -P keeps the script's folder off sys.path: our inspect.py would hide the standard one.
     command = [sys.executable, "-P", str(_WALK), str(path.absolute())]
+    seconds = SECONDS + path.stat().st_size // UNPACKED_PER_SECOND
     return subprocess.run(
-        command, capture_output=True, timeout=SECONDS, env=environment, check=False
+        command, capture_output=True, timeout=seconds, env=environment, check=False
     )
 
 

@@ -13,11 +13,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scdrugmap.data.zarr_pieces import StoreFiles, check_pieces
 from scdrugmap.errors import DataError
 
 SAFE_BYTES = 64 << 20
@@ -29,7 +29,6 @@ MAX_RATIO = 1_100
 MAX_PIECES = 1_000_000
 """Chunks of an array; more are a mistake, or made to stop programs."""
 
-_BLOSC_HEADER = 16
 _AGAIN = "write the store again with a current anndata"
 _DAMAGED = "the store is damaged: write it again, or fetch it again"
 _FAULTS = (
@@ -75,16 +74,16 @@ class ZarrArray:
     node : zarr.Array
     part, where : str
         Path inside the store, and the store, for messages.
-    folder : Path, optional
-        Where its files are, unless the store is a zip file, which has checksums.
+    files : StoreFiles
+        Those of the store.
 
     Raises
     ------
     DataError
-        It declares far more than is stored, or a piece is cut.
+        It declares far more than is stored, or a piece is cut or unpacks to more.
     """
 
-    def __init__(self, node: Any, part: str, where: str, folder: Path | None = None) -> None:
+    def __init__(self, node: Any, part: str, where: str, files: StoreFiles) -> None:
         self._node, self._part, self._where = node, part, where
         with reading_zarr(where, part):
             self.shape: tuple[int, ...] = tuple(int(n) for n in node.shape)
@@ -101,8 +100,7 @@ class ZarrArray:
                 )
             if node.nchunks > MAX_PIECES:  # they are counted one by one
                 raise DataError(f"{where}: {part} consists of {node.nchunks:,} pieces", hint=_AGAIN)
-            if folder is not None and _uses_blosc(node):
-                _check_blosc(folder, part, where)
+            check_pieces(files, part, where)
             self.n_missing = max(0, int(node.nchunks) - int(node.nchunks_initialized))
 
     @property
@@ -115,28 +113,6 @@ class ZarrArray:
             return np.asarray(self._node[what])
 
 
-def _uses_blosc(node: Any) -> bool:
-    codecs = getattr(node, "compressors", None) or (getattr(node, "compressor", None),)
-    whole = getattr(node, "shards", None) is None
-    return whole and any("blosc" in type(codec).__name__.lower() for codec in codecs)
-
-
-def _check_blosc(folder: Path, part: str, where: str) -> None:
-    """Refuse pieces that are shorter than they say: the library reads on behind their end."""
-    for file in sorted(folder.rglob("*")):
-        if file.name.startswith((".z", "zarr.json")) or not file.is_file():
-            continue
-        with open(file, "rb") as handle:
-            head = handle.read(_BLOSC_HEADER)
-        said = int.from_bytes(head[12:16], "little")  # size of the packed bytes with the header
-        if len(head) < _BLOSC_HEADER or said != file.stat().st_size:
-            raise DataError(
-                f"{where}: {part} cannot be read: piece {file.name} has {file.stat().st_size:,} "
-                f"bytes, expected {said:,}",
-                hint=_DAMAGED,
-            )
-
-
 class ZarrGroup:
     """A group; members come by name or path, as :class:`ZarrArray` or :class:`ZarrGroup`.
 
@@ -145,12 +121,12 @@ class ZarrGroup:
     node : zarr.Group
     part, where : str
         Path inside the store, empty for its root, and the store, for messages.
-    folder : Path, optional
-        Where its files are, unless the store is a zip file.
+    files : StoreFiles
+        Those of the store.
     """
 
-    def __init__(self, node: Any, part: str, where: str, folder: Path | None = None) -> None:
-        self._node, self._part, self._where, self._folder = node, part, where, folder
+    def __init__(self, node: Any, part: str, where: str, files: StoreFiles) -> None:
+        self._node, self._part, self._where, self._files = node, part, where, files
         self._members: dict[str, ZarrArray | ZarrGroup] = {}
         self._notices: list[str] = []
         with reading_zarr(where, part):
@@ -190,15 +166,15 @@ class ZarrGroup:
         close = getattr(self._node.store, "close", None)
         if close:
             close()
+        self._files.close()
 
     def _open(self, name: str) -> ZarrArray | ZarrGroup:
         part = f"{self._part}/{name}".lstrip("/")
         with reading_zarr(self._where, part):
             node = self._node[name]
-        folder = None if self._folder is None else self._folder / name
         if not hasattr(node, "shape"):
-            return ZarrGroup(node, part, self._where, folder)
-        array = ZarrArray(node, part, self._where, folder)
+            return ZarrGroup(node, part, self._where, self._files)
+        array = ZarrArray(node, part, self._where, self._files)
         if array.n_missing:
             self._tell_missing(array, part)
         return array

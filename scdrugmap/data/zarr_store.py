@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from scdrugmap.data.unpacking import MOST_BYTES
 from scdrugmap.data.zarr_nodes import ZarrGroup, reading_zarr
+from scdrugmap.data.zarr_pieces import PACKERS, Packing, StoreFiles, item_size
 from scdrugmap.errors import DataError
 
-MAX_CHUNK_BYTES = 256 << 20
+MAX_CHUNK_BYTES = MOST_BYTES
 MAX_DEPTH = 8
 MAX_NODES = 100_000
 MAX_METADATA_BYTES = 4 << 20
 
 CODECS = frozenset(
     {
-        *("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd", "shuffle", "delta"),
+        *(*PACKERS, "shuffle", "delta"),
         *("astype", "bitround", "crc32", "crc32c", "fixedscaleoffset", "packbits", "quantize"),
         *("bytes", "endian", "transpose", "sharding_indexed"),
         *("vlen-utf8", "vlen-bytes", "vlen-array", "categorize"),
@@ -33,7 +33,9 @@ CODECS = frozenset(
 )
 """Codecs that turn bytes into numbers or text and nothing else."""
 
+_TYPES_OF_CODECS = ("dtype", "astype", "encode_dtype", "decode_dtype")
 _AGAIN = "write the store again with a current anndata"
+_PACKED = "write the store again with blosc, zstd or gzip"
 _READ = ("X", "layers", "raw", "obs", "var")
 _ARRAY_FILES = (".zarray", "zarr.json")
 _NODE_FILES = (*_ARRAY_FILES, ".zgroup")
@@ -62,7 +64,7 @@ def open_zarr(path: Path) -> ZarrGroup:
         # Consolidated metadata could say something else than the files that were looked at.
         options = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
         group = zarr.open_group(store, path=root or None, mode="r", **options)
-        return ZarrGroup(group, "", path.name, path if path.is_dir() else None)
+        return ZarrGroup(group, "", path.name, StoreFiles(path, root))
 
 
 def _folder_documents(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -148,7 +150,8 @@ def _check_node(name: str, raw: bytes, where: str) -> None:
     if chunks is None:
         grid = document.get("chunk_grid", {})
         chunks = grid.get("configuration", {}).get("chunk_shape", [])
-    size = _item_size(document.get("dtype", document.get("data_type", "")))
+    kinds = [document.get("dtype", document.get("data_type", "")), *_codec_types(document)]
+    size = max(item_size(kind) or 16 for kind in kinds)
     if not all(isinstance(n, int) and n >= 0 for n in chunks) or (
         math.prod(chunks) * size > MAX_CHUNK_BYTES
     ):
@@ -161,23 +164,34 @@ def _check_node(name: str, raw: bytes, where: str) -> None:
         if codec.removeprefix("numcodecs.") not in CODECS:
             raise DataError(
                 f"{where}: {name} uses the codec {codec[:40]!r}, which is not read",
-                hint="write the store again with blosc, zstd or gzip",
+                hint=_PACKED,
             )
+    try:
+        Packing.of(document)
+    except ValueError as err:
+        part = name.rpartition("/")[0]
+        raise DataError(f"{where}: {part} is stored with {err}", hint=_PACKED) from err
 
 
 def _codecs(document: dict[str, Any]) -> Iterator[str]:
+    for codec in _codec_settings(document):
+        yield str(codec.get("id", codec.get("name", "")))
+
+
+def _codec_types(document: dict[str, Any]) -> Iterator[Any]:
+    """Yield the types into which codecs turn values on the way."""
+    for codec in _codec_settings(document):
+        for settings in (codec, codec.get("configuration")):
+            if isinstance(settings, dict):
+                yield from (settings[name] for name in _TYPES_OF_CODECS if settings.get(name))
+
+
+def _codec_settings(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     entries = [document.get("compressor"), *(document.get("filters") or ())]
     entries += document.get("codecs") or ()
     for entry in entries:
         if isinstance(entry, dict):
-            yield str(entry.get("id", entry.get("name", "")))
+            yield entry
             inner = entry.get("configuration")
             if isinstance(inner, dict):
-                yield from _codecs(inner)  # the codecs inside of a shard
-
-
-def _item_size(dtype: Any) -> int:
-    try:
-        return int(np.dtype(dtype).itemsize) or 1
-    except (TypeError, ValueError):
-        return 16
+                yield from _codec_settings(inner)  # the codecs inside of a shard

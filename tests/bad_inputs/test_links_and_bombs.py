@@ -6,9 +6,11 @@ appears anywhere.
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import h5py
@@ -150,6 +152,71 @@ def test_dimension_beyond_all_measure(refused, make, path):
         del file["X"]
         file.create_dataset("X", (20, 1 << 41), "f4", chunks=(1, 100_000))
     refused(path, DataError, "declares a dimension of 2,199,023,255,552", "write the file again")
+
+
+def write_piece(
+    file: h5py.File, name: str, raw: bytes, shape: tuple[int, ...], **how: object
+) -> None:
+    """Put packed bytes in the place of all values of a dataset, in one piece."""
+    dtype = file[name].dtype
+    del file[name]
+    made = file.create_dataset(name, shape, dtype, chunks=shape, **{"compression": "gzip", **how})
+    made.id.write_direct_chunk((0,) * len(shape), raw)
+
+
+def test_piece_larger_than_what_it_stands_for(refused, make, path):
+    """gzip of 8 MB of zeros in the place of some hundred bytes; HDF5 unpacks it all."""
+    with make.edit(path) as file:
+        write_piece(file, "X/data", zlib.compress(bytes(8 << 20)), file["X/data"].shape)
+    refused(path, DataError, "X/data has a piece of 8,163 bytes, expected", "fetch it again")
+
+
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_piece_that_unpacks_to_much_more_than_it_stands_for(refused, make, userblock):
+    """300 MB of zeros in 300 kB, where 1 MB is declared; the limit of the child would allow it."""
+    packer = zlib.compressobj(6)
+    zeros = bytes(1 << 20)
+    raw = b"".join([*(packer.compress(zeros) for _ in range(300)), packer.flush()])
+    path = make.folder / "bomb.h5ad"
+    with h5py.File(make.h5ad()) as old, h5py.File(path, "w", userblock_size=userblock) as file:
+        for name in old:
+            old.copy(name, file)
+        write_piece(file, "X/data", raw, (1 << 18,))
+    refused(path, DataError, "X/data has a piece that unpacks to more than", "write the file again")
+
+
+def test_large_piece_that_is_what_it_says_is_read(read, make, path):
+    """Of these values gzip makes more than 254 kB in one piece, which are unpacked to look."""
+    counts = np.random.default_rng(0).integers(1, 1 << 12, (1000, 300)).astype(np.float32)
+    with make.edit(make.h5ad(counts=counts)) as file:
+        del file["X"]
+        file.create_dataset("X", data=counts, chunks=counts.shape, compression="gzip")
+        assert file["X"].id.get_storage_size() > 254_000
+    assert np.array_equal(read(path)[1], counts)
+
+
+def test_piece_that_is_packed_twice(refused, make, path):
+    with make.edit(path) as file:
+        plist = h5p.create(h5p.DATASET_CREATE)
+        plist.set_chunk((10,))
+        plist.set_deflate(1)
+        plist.set_filter(32000, 1, (4, 261, 40))
+        space = h5s.create_simple((20,))
+        odd = h5d.create(file["obs"].id, b"odd", h5t.NATIVE_FLOAT, space, plist)
+        odd.write(h5s.ALL, h5s.ALL, np.zeros(20, "f4"))
+    refused(path, DataError, "obs/odd is packed twice", "fetch it again")
+
+
+def test_lzf_that_asks_for_gigabytes(refused, make, path):
+    with make.edit(path) as file:
+        made = file.create_dataset("obs/odd", (20,), "f4", chunks=(20,), compression="lzf")
+        assert made.id.get_create_plist().get_filter(0)[2][2] == 80
+    raw = bytearray(path.read_bytes())
+    values = struct.pack("<III", 4, 261, 80)
+    at = raw.index(values)
+    raw[at + 8 : at + 12] = struct.pack("<I", 0xF0000000)
+    path.write_bytes(raw)
+    refused(path, DataError, "obs/odd asks for more memory than its pieces can need", "write")
 
 
 @pytest.mark.case("O12")
