@@ -160,6 +160,7 @@ def check_splits(table: pd.DataFrame, where: str = "splits") -> None:
         raise DataError(f"{where} has no rows", hint="make it again with `scdrugmap split`")
     for column in ("dataset", "cell", "group", "split_id"):
         _require(table[column] != "", table[column], where, "is empty")
+    _require_no_nul(table, ("dataset", "cell", "group", "sample", "donor"), where)
     _require_one_of(table["label"], (SENSITIVE, RESISTANT), where)
     _require_one_of(table["role"], SPLIT_ROLES, where)
     _require(table["fold"] >= 0, table["fold"], where, "is no fold")
@@ -186,6 +187,7 @@ def check_predictions(table: pd.DataFrame, where: str = "predictions") -> None:
         raise DataError(f"{where} has no rows", hint="make it again with `scdrugmap predict`")
     for column in ("dataset", "cell", "model", "strategy"):
         _require(table[column] != "", table[column], where, "is empty")
+    _require_no_nul(table, ("dataset", "cell", "sample"), where)
     _require_one_of(table["role"], PREDICTION_ROLES, where)
     _require_one_of(table["state"], STATES, where)
     p = table["p_sensitive"]
@@ -280,6 +282,13 @@ def _require(good: pd.Series, column: pd.Series, where: str, complaint: str) -> 
 
 def _require_one_of(column: pd.Series, allowed: Collection[str], where: str) -> None:
     _require(column.isin(allowed), column, where, f"is none of {', '.join(allowed)}")
+
+
+def _require_no_nul(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:
+    """Refuse names that pandas may take for one, since it stops reading a text at a NUL."""
+    for column in [name for name in columns if name in table]:
+        plain = [not isinstance(name, str) or "\0" not in name for name in table[column]]
+        _require(pd.Series(plain), table[column], where, "holds a NUL character")
 
 
 def _require_unique(table: pd.DataFrame, columns: Sequence[str], where: str) -> None:

@@ -17,6 +17,7 @@ from made_up import (
     KNOWN_GENES,
     QUICK,
     SLOW,
+    cell_names,
     counts,
     hostile_names,
     orders,
@@ -98,15 +99,15 @@ def test_a_table_has_a_line_per_row_and_a_field_per_column(rows: list[tuple[str,
 @st.composite
 def predictions(draw: st.DrawFn) -> pd.DataFrame:
     """Draw a valid table of predictions."""
-    cells = draw(st.lists(hostile_names, min_size=1, max_size=6, unique=True))
+    cells = draw(st.lists(cell_names, min_size=1, max_size=6, unique=True))
     rows = []
     for cell in cells:
         state = draw(st.sampled_from(["answered", "abstained", "invalid"]))
         rows.append(
             {
-                "dataset": draw(hostile_names),
+                "dataset": draw(cell_names),
                 "cell": cell,
-                "sample": draw(texts),
+                "sample": draw(cell_names | st.just("")),
                 "model": draw(hostile_names),
                 "strategy": "frozen",
                 "fold": draw(st.integers(0, 99)),
