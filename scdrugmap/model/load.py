@@ -277,7 +277,7 @@ def _sources(module: str) -> list[Path]:
 
 def _is_editable(package: str) -> bool:
     """Whether the distribution of a top-level package was installed with ``pip install -e``."""
-    names = metadata.packages_distributions().get(package, [])
+    names = _distributions().get(package, [])
     # Editable installs do not list the package; then the distribution is asked by its usual name.
     for name in {*names, package.replace("_", "-")}:
         try:
@@ -287,3 +287,9 @@ def _is_editable(package: str) -> bool:
         if '"editable": true' in text:
             return True
     return False
+
+
+@lru_cache(maxsize=1)
+def _distributions() -> Mapping[str, list[str]]:
+    """Return the distributions of every top-level package: all are looked into, so only once."""
+    return metadata.packages_distributions()
