@@ -3,7 +3,7 @@
 Each verb runs on files of 100,000 and of 1,000,000 cells with 200 values each, in a process of its
 own whose peak memory the kernel reports. What must hold: the peak stays under 2 GB plus the
 model, the ten times larger file adds no more than what is kept of each cell (name, table of cells,
-answer; at most 600 bytes), and no more files are open.
+answer; at most 300 bytes), and no more files are open.
 
     python benchmarks/million_cells.py FOLDER [--cells 100000 1000000] [--only CASE]...
 
@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parents[1] / "tests" / "faults" / "results" / "million_
 N_GENES, N_KNOWN_GENES, N_PATIENTS = 30_000, 24_000, 20
 TRAINING_CELLS = 2_000
 MOST_BYTES = 2_000_000_000
-MOST_BYTES_PER_CELL = 600
+MOST_BYTES_PER_CELL = 300
 MOST_MORE_FILES = 5
 POLL_S = 0.2
 
@@ -210,8 +210,9 @@ def main() -> None:
     seconds = time.monotonic() - began
     if given.only and given.output.exists():  # the others stay as they were measured
         kept = json.loads(given.output.read_text("utf-8"))
-        seconds += kept["seconds"]
         before = {case: [Measured(**one) for one in runs] for case, runs in kept["details"].items()}
+        replaced = (one.seconds for case in found for one in before.get(case, ()))
+        seconds += kept["seconds"] - sum(replaced)
         found = before | found
     broken = judge(found)
     for line in broken:
