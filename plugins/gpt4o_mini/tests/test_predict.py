@@ -189,7 +189,8 @@ def test_examples_come_from_training_groups_and_never_from_the_sample_of_the_que
     n_turns = sorted(len(request["messages"]) for request in proxy.plan.seen[2:])
     # every test cell sees all four examples: two turns each, the system and the question
     assert n_turns.count(10) >= (roles == "test").sum()
-    assert n_turns[0] < 10  # cells of the samples that examples come from see fewer
+    # cells of the samples that examples come from see fewer, not only the four examples themselves
+    assert sum(n < 10 for n in n_turns) > 4
     examples = {tuple(example["genes"]) for example in json.loads(kept)}
     questions = [request["messages"][-1]["content"] for request in proxy.plan.seen[2:]]
     for genes in examples:
