@@ -202,7 +202,7 @@ def _place(temporary: Path, target: Path) -> bool:
 def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `target` that becomes `target` when the block succeeds.
 
-    Every file in it is flushed first.
+    Everything in it is flushed first, also in folders within it.
 
     Parameters
     ----------
@@ -221,8 +221,8 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     with _construction(target, None) as temporary:
         temporary.mkdir()
         yield temporary
-        for path in temporary.iterdir():
-            sync_file(path)
+        for path in sorted(temporary.rglob("*"), reverse=True):  # what is in a folder before it
+            (sync_folder if path.is_dir() else sync_file)(path)
         sync_folder(temporary)
         if replace and target.exists():
             _swap(temporary, target)
@@ -245,6 +245,7 @@ def _swap(temporary: Path, target: Path) -> None:
     except OSError:
         aside.rename(target)
         raise
+    sync_folder(target.parent)  # else the name could come back without what is removed now
     remove(aside)
 
 
@@ -357,6 +358,14 @@ def sync_folder(path: Path) -> None:
     except OSError as err:
         if err.errno not in _NO_FOLDER_SYNC:
             raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, whose names survive a power loss."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_folder(folder.parent)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -123,13 +123,13 @@ class Predictions:
             One of them exists, without `overwrite`.
         """
         from scdrugmap.evaluation.tables import write_metrics, write_predictions
-        from scdrugmap.files import check_output, together, write_json
+        from scdrugmap.files import check_output, make_folder, together, write_json
         from scdrugmap.tables import write_table
 
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is no folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         names = ["predictions.tsv", "samples.tsv", "details.tsv", "summary.json"]
         names += ["metrics.tsv"] * (self.metrics is not None)
         for name in names:

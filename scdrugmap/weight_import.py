@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scdrugmap import __version__
 from scdrugmap.errors import UsageError, WeightsError
-from scdrugmap.files import atomic_folder, atomic_path, write_json, write_text
+from scdrugmap.files import atomic_folder, atomic_path, make_folder, write_json, write_text
 from scdrugmap.manifest import (
     CONFIG,
     MANIFEST,
@@ -106,7 +106,7 @@ def import_weights(
     tensors = {key: tensor.contiguous().clone() for key, tensor in weights.tensors.items()}
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
     except (FileExistsError, NotADirectoryError) as err:
         raise UsageError(f"{target}: a part of its path is no folder") from err
     except OSError as err:

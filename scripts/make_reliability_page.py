@@ -70,8 +70,10 @@ What these runs and tests found in scDrugMap itself, and what happens now. Each 
 FOOT = """
 ## What is not shown here
 
-- Power loss is not tried on a real disk: files are flushed, renamed, and their folder flushed, and
-  kills and failing calls are tried; that a disk keeps what it acknowledged is taken on trust.
+- Power loss is tried on a model, not on a real disk: the calls of every command that writes are
+  replayed on a disk that loses all that was not flushed, and no name then stands for half a file.
+  Writes through memory maps are seen when they begin, not one by one; the cache may lose whole
+  entries; that a real disk keeps what it acknowledged is taken on trust.
 - Network file systems, Windows and macOS: the runs are on Linux with a local disk.
 - The libraries below (HDF5, PyTorch, zarr, pandas) are tried through our readers only.
 - A file that is well formed and says something wrong about its cells cannot be told from a true one.

@@ -289,3 +289,41 @@ def test_a_file_hash_is_its_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert files.hash_file(tmp_path / "a") == expected
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is flushed to the disk, in order."""
+    seen: list[Path] = []
+    flush = os.fsync
+
+    def note(descriptor: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: needs /proc")
+def test_names_of_new_folders_are_flushed(tmp_path: Path, flushed: list[Path]) -> None:
+    files.make_folder(tmp_path / "a/b/c")
+    assert sorted(flushed) == [tmp_path, tmp_path / "a", tmp_path / "a/b"]
+    flushed.clear()
+    files.make_folder(tmp_path / "a/b/c")
+    assert flushed == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: needs /proc")
+def test_everything_within_a_folder_is_flushed_before_it_gets_its_name(
+    tmp_path: Path, flushed: list[Path]
+) -> None:
+    target = tmp_path / "made"
+    with files.atomic_folder(target) as folder:
+        (folder / "in" / "deep").mkdir(parents=True)
+        (folder / "in" / "deep" / "a").touch()
+        (folder / "b").touch()
+    names = [str(path.relative_to(folder)) for path in flushed if folder in (path, *path.parents)]
+    assert sorted(names) == [".", "b", "in", "in/deep", "in/deep/a"]
+    assert names.index("in/deep/a") < names.index("in/deep") < names.index("in")
+    assert flushed[-2:] == [folder, tmp_path]

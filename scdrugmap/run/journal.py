@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from scdrugmap.config import read_config, write_config
 from scdrugmap.errors import DataError, ResourceError, UsageError
-from scdrugmap.files import remove
+from scdrugmap.files import make_folder, remove
 from scdrugmap.run.record import CELL_MAP_FILE, RUN_FILE
 from scdrugmap.system_errors import resource_error
 from scdrugmap.temporary_names import TEMPORARY_SUFFIX
@@ -141,7 +141,7 @@ def open_folder(path: Path, config: BenchmarkConfig, *, overwrite: bool) -> Iter
                 f"{path} holds other things than a run", hint="name a new folder with -o"
             )
         for name in (JOBS_FOLDER, CONTROLS_FOLDER):
-            (path / name).mkdir(parents=True, exist_ok=True)
+            make_folder(path / name)
         lock = FileLock(path / LOCK_FILE)
         lock.acquire(timeout=0)
     except Timeout as err:

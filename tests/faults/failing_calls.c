@@ -3,7 +3,8 @@
  * fault_arm(folder, kinds, first, last, error): from the first to the last of the calls of these
  * kinds (a sum of the numbers below) set errno to `error` and fail; error -1 kills the process
  * before the call, 0 only counts. The counter lies in shared memory: a parent that forked after
- * loading reads what its child has counted. fault_trace(fd): write each counted call there. */
+ * loading reads what its child has counted. fault_trace(fd): write each counted call there; what
+ * else a model of the disk needs (the kinds below 32) is written down too, but never counted. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include <unistd.h>
 
 enum { OPEN = 1, WRITE = 2, FSYNC = 4, RENAME = 8, UNLINK = 16, MKDIR = 32 };
+enum { CREATE = 64, FROM = 128, MAP = 256 }; /* may make a file; what is renamed; mapped to write */
 
 static char folder[4096];
 static int kinds, error, trace = -1;
@@ -46,11 +48,12 @@ static int fails(int kind, const char *path) {
     size_t length = strlen(folder);
     if (!(kinds & kind) || strncmp(path, folder, length) || (path[length] && path[length] != '/'))
         return 0;
-    long n = atomic_fetch_add(seen, 1) + 1;
     if (trace >= 0) {
-        char line[4200];
+        char line[8300];
         syscall(SYS_write, trace, line, snprintf(line, sizeof line, "%d %s\n", kind, path));
     }
+    if (kind >= CREATE) return 0;
+    long n = atomic_fetch_add(seen, 1) + 1;
     if (n < first || n > last || !error) return 0;
     if (error < 0) syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
     errno = error;
@@ -89,25 +92,37 @@ static int at_fails(int kind, int at, const char *name) {
 
 int open(const char *path, int flags, ...) {
     MODE(flags)
-    return at_fails(OPEN, AT_FDCWD, path) ? -1 : REAL(open)(path, flags, mode);
+    if (at_fails(OPEN, AT_FDCWD, path)) return -1;
+    if (flags & O_CREAT) at_fails(CREATE, AT_FDCWD, path);
+    return REAL(open)(path, flags, mode);
 }
 int open64(const char *path, int flags, ...) {
     MODE(flags)
-    return at_fails(OPEN, AT_FDCWD, path) ? -1 : REAL(open64)(path, flags, mode);
+    if (at_fails(OPEN, AT_FDCWD, path)) return -1;
+    if (flags & O_CREAT) at_fails(CREATE, AT_FDCWD, path);
+    return REAL(open64)(path, flags, mode);
 }
 int openat(int at, const char *path, int flags, ...) {
     MODE(flags)
-    return at_fails(OPEN, at, path) ? -1 : REAL(openat)(at, path, flags, mode);
+    if (at_fails(OPEN, at, path)) return -1;
+    if (flags & O_CREAT) at_fails(CREATE, at, path);
+    return REAL(openat)(at, path, flags, mode);
 }
 int openat64(int at, const char *path, int flags, ...) {
     MODE(flags)
-    return at_fails(OPEN, at, path) ? -1 : REAL(openat64)(at, path, flags, mode);
+    if (at_fails(OPEN, at, path)) return -1;
+    if (flags & O_CREAT) at_fails(CREATE, at, path);
+    return REAL(openat64)(at, path, flags, mode);
 }
 FILE *fopen(const char *path, const char *mode) {
-    return at_fails(OPEN, AT_FDCWD, path) ? NULL : REAL(fopen)(path, mode);
+    if (at_fails(OPEN, AT_FDCWD, path)) return NULL;
+    if (*mode != 'r') at_fails(CREATE, AT_FDCWD, path);
+    return REAL(fopen)(path, mode);
 }
 FILE *fopen64(const char *path, const char *mode) {
-    return at_fails(OPEN, AT_FDCWD, path) ? NULL : REAL(fopen64)(path, mode);
+    if (at_fails(OPEN, AT_FDCWD, path)) return NULL;
+    if (*mode != 'r') at_fails(CREATE, AT_FDCWD, path);
+    return REAL(fopen64)(path, mode);
 }
 size_t fwrite(const void *data, size_t size, size_t n, FILE *stream) {
     return fd_fails(WRITE, fileno(stream)) ? 0 : REAL(fwrite)(data, size, n, stream);
@@ -141,9 +156,11 @@ int posix_fallocate64(int fd, off64_t at, off64_t n) {
 int fsync(int fd) { return fd_fails(FSYNC, fd) ? -1 : REAL(fsync)(fd); }
 int fdatasync(int fd) { return fd_fails(FSYNC, fd) ? -1 : REAL(fdatasync)(fd); }
 int rename(const char *from, const char *to) {
+    at_fails(FROM, AT_FDCWD, from);
     return at_fails(RENAME, AT_FDCWD, to) ? -1 : REAL(rename)(from, to);
 }
 int renameat(int a, const char *from, int b, const char *to) {
+    at_fails(FROM, a, from);
     return at_fails(RENAME, b, to) ? -1 : REAL(renameat)(a, from, b, to);
 }
 int unlink(const char *path) {
@@ -155,4 +172,12 @@ int unlinkat(int at, const char *path, int flags) {
 int rmdir(const char *path) { return at_fails(UNLINK, AT_FDCWD, path) ? -1 : REAL(rmdir)(path); }
 int mkdir(const char *path, mode_t mode) {
     return at_fails(MKDIR, AT_FDCWD, path) ? -1 : REAL(mkdir)(path, mode);
+}
+void *mmap(void *at, size_t n, int what, int flags, int fd, off_t from) {
+    if (what & PROT_WRITE && flags & MAP_SHARED && fd >= 0) fd_fails(MAP, fd);
+    return REAL(mmap)(at, n, what, flags, fd, from);
+}
+void *mmap64(void *at, size_t n, int what, int flags, int fd, off64_t from) {
+    if (what & PROT_WRITE && flags & MAP_SHARED && fd >= 0) fd_fails(MAP, fd);
+    return REAL(mmap64)(at, n, what, flags, fd, from);
 }

@@ -27,7 +27,17 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).with_name("failing_calls.c")
-KINDS = {"open": 1, "write": 2, "fsync": 4, "rename": 8, "unlink": 16, "mkdir": 32}
+KINDS = {
+    "open": 1,
+    "write": 2,
+    "fsync": 4,
+    "rename": 8,
+    "unlink": 16,
+    "mkdir": 32,
+    "create": 64,
+    "from": 128,
+    "map": 256,  # written down, never counted nor failed
+}
 NAMES = {number: name for name, number in KINDS.items()}
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
 KILL, COUNT = -1, 0

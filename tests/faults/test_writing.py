@@ -2,7 +2,8 @@
 
 The k-th open, write, fsync, rename or mkdir of the commands that write fails with ENOSPC, EIO or
 EACCES, or the process is killed there: the output is absent or whole, the exit code 5, the message
-one line with the path, no input has changed, and the same command then gives the same bytes.
+one line with the path, no input has changed, and the same command then gives the same bytes. The
+calls of every command are also replayed on a disk that keeps what was flushed and nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +26,8 @@ from scdrugmap.run.embeddings import CellRows
 sys.path.insert(0, str(Path(__file__).parent))
 from fault_server import ERRORS, FOR_EVER, KILL, Fault, FaultServer, compiler
 from kills import Trial, benchmark, make_cells
-from scenes import ALL_KINDS, COMMANDS, Scene, make_inputs
+from power_loss import MAPPED, OUTSIDE, Disk
+from scenes import ALL_KINDS, COMMANDS, TRACED, Scene, make_inputs
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,6 +45,7 @@ SAMPLE = [
     ("datasets prepare", "write", "EIO", 0.0),
     ("datasets prepare", "mkdir", "EACCES", 0.0),
     ("benchmark", "write", "ENOSPC", 0.6),
+    ("benchmark", "fsync", "EIO", 0.0),
 ]
 """Command, kind of call, error, and which of these calls: 0.0 the first, 1.0 the last."""
 
@@ -104,6 +108,34 @@ def test_a_limit_on_the_size_of_files_is_told(scene: Scene) -> None:
     assert scene.check_refused(ended, bytes_named=True) == "refused"
     assert "e.h5ad: the file would exceed the allowed size" in ended.err
     scene.check_again()
+
+
+@pytest.mark.parametrize("scene", list(COMMANDS), indirect=True)
+def test_power_may_go_at_any_moment(scene: Scene) -> None:
+    disk = Disk(str(scene.work), outside=OUTSIDE)
+    disk.replay(scene.golden.trace, there=[str(scene.out)])
+    assert disk.problems == []
+    mapped = {Path(path).name for kind, path in scene.golden.trace if kind == "map"}
+    assert all(MAPPED.fullmatch(name) for name in mapped), mapped
+    made = {path.removeprefix(f"{scene.out}/") for path in disk.nodes}
+    assert scene.golden.hashes.keys() <= made, "the model knows all that the command made"
+
+
+@pytest.mark.parametrize("scene", ["weights import"], indirect=True)
+def test_power_may_go_while_a_folder_is_replaced(scene: Scene) -> None:
+    """The old weights are there until the new ones have their name for good."""
+    disk = Disk(str(scene.work), outside=OUTSIDE)
+    disk.replay(scene.golden.trace, there=[str(scene.out)])
+    assert scene.run().code == 0
+    manifest = scene.out / "scgpt/manifest.json"
+    text = manifest.read_text("utf-8")
+    manifest.write_text(re.sub('"digest": "[0-9a-f]{8}', '"digest": "00000000', text), "utf-8")
+    fault = Fault(str(scene.work), TRACED)
+    ended = scene.run(fault, "--overwrite")
+    assert ended.code == 0, ended.err
+    assert sum(kind == "rename" for kind, _ in ended.calls) >= 2
+    disk.replay(ended.calls)
+    assert disk.problems == []
 
 
 @contextlib.contextmanager
