@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from threadpoolctl import threadpool_limits
 
 from scdrugmap.config import BenchmarkConfig, make_config, read_config
 from scdrugmap.errors import DataError, ResourceError, UsageError, WeightsError
@@ -255,7 +258,18 @@ def strategies(cohort: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Give this process two threads, whatever the tests began with; its workers have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with threadpool_limits(2):
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_threads")
 def test_strategies_are_rows_on_one_split_and_processes_give_the_same_bytes(
     cohort: Path, tmp_path: Path, strategies: dict[str, Any]
 ) -> None:
@@ -413,21 +427,45 @@ def test_executors_have_a_number_of_processes() -> None:
     assert (parse_executor("local"), parse_executor("processes:3")) == (0, 3)
 
 
+def three_seeds(cohort: Path, folder: Path, *options: str) -> list[str]:
+    """Return a command of 48 jobs."""
+    return [
+        *("benchmark", "--data", str(cohort), "--label", "response", "--group", "patient"),
+        *("--models", "constant,technical,hvg-logreg,randproj", "--folds", "2"),
+        *("--protocol", "pooled-group", "--protocol", "paper-pooled", "--draws", "20"),
+        *("--seeds", "0,1,2", "--controls", "none", "-o", str(folder), *options),
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Tables of that command, in a process that nobody killed and that has two threads."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    synthetic_adata(240, 600, n_patients=8).write_h5ad(folder / "cohort.h5ad")
+    command = three_seeds(folder / "cohort.h5ad", folder / "whole")
+    subprocess.run(
+        [sys.executable, "-m", "scdrugmap", *command],
+        check=True,
+        capture_output=True,
+        timeout=200,
+        env={**os.environ, "SCDRUGMAP_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "2"},
+    )
+    return tables(folder / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["local", "processes:2"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
-    cohort: Path, tmp_path: Path, executor: str
+    cli: Callable[..., Any],
+    cohort: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, bytes],
+    executor: str,
 ) -> None:
-    models = "constant,technical,hvg-logreg,randproj"
-    command = [
-        *(sys.executable, "-m", "scdrugmap", "benchmark", "--data", str(cohort)),
-        *("--label", "response", "--group", "patient", "--models", models, "--folds", "2"),
-        *("--protocol", "pooled-group", "--protocol", "paper-pooled", "--draws", "20"),
-        *("--seeds", "0,1,2", "--controls", "none"),
-    ]
     folder = tmp_path / "killed"
+    command = three_seeds(cohort, folder)
     child = subprocess.Popen(
-        [*command, "-o", str(folder), "--executor", executor],
+        [sys.executable, "-m", "scdrugmap", *command, "--executor", executor],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -446,9 +484,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert "Traceback" not in err
     done = events(folder).count("job")
     assert 1 <= done < 48  # of the five that were seen, the last may not have been noted
-    subprocess.run([*command, "-o", str(folder)], check=True, capture_output=True, timeout=200)
+    again = cli(*command)
+    assert again.code == 0, again.err
     assert events(folder).count("job") <= 48 + 1
-    subprocess.run(
-        [*command, "-o", str(tmp_path / "whole")], check=True, capture_output=True, timeout=200
-    )
-    assert tables(folder) == tables(tmp_path / "whole")
+    assert tables(folder) == undisturbed
