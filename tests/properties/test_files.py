@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -48,6 +50,7 @@ from scdrugmap.model.embedding_file import (
     read_embeddings,
     to_runs,
 )
+from scdrugmap.model.gene_embedding import GeneEmbeddings, write_gene_embeddings
 from scdrugmap.model.parts import read_part, write_part
 from scdrugmap.model.token_store import _Entry, _write
 from scdrugmap.modelkit.tokens import Tokens
@@ -507,3 +510,31 @@ def test_fingerprints_of_training_cells_are_found_again(seed: int, n_cells: int)
     assert [f"{number:016x}" for number in short] == [text[:16] for text in prints]
     kept = load_tensors(dump_tensors({"training_cells": np.sort(short)}), "file")
     assert np.isin(short, kept["training_cells"]).all()
+
+
+@SLOW
+@given(
+    st.lists(cell_names.filter(bool), min_size=1, max_size=4, unique=True),
+    st.integers(1, 20),
+    st.integers(1, 5),
+    seeds,
+    st.dictionaries(texts, st.none() | st.integers(-9, 9) | texts | st.lists(texts), max_size=3),
+)
+def test_vectors_of_genes_come_back(
+    groups: list[str], n_genes: int, dim: int, seed: int, record: dict[str, Any]
+) -> None:
+    """Group, gene, number of cells and vector of every row, and the record; NaN stays NaN."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(len(groups), n_genes, dim)).astype(np.float32)
+    n_cells = random.integers(0, 99, len(groups))
+    values[n_cells == 0] = np.nan
+    genes = np.array(KNOWN_GENES[:n_genes], object)
+    found = GeneEmbeddings(genes, tuple(sorted(groups)), n_cells, values, record)
+    with tempfile.TemporaryDirectory() as folder:
+        write_gene_embeddings(found, "toy", Path(folder) / "genes.h5ad")
+        again = anndata.read_h5ad(Path(folder) / "genes.h5ad")
+    assert again.obs["gene"].tolist() == list(genes) * len(groups)
+    assert again.obs["group"].tolist() == [name for name in found.groups for _ in genes]
+    assert again.obs["n_cells"].tolist() == np.repeat(n_cells, n_genes).tolist()
+    assert np.array_equal(again.obsm["X_toy"].reshape(values.shape), values, equal_nan=True)
+    assert json.loads(again.uns["scdrugmap"]["genes_toy"]) == record

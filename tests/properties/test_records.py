@@ -23,6 +23,7 @@ from scdrugmap.config_records import Adapting, Override
 from scdrugmap.data import catalogue
 from scdrugmap.data.recipe import Derived, Evidence, Recipe, read_recipe
 from scdrugmap.data.samplesheet import read_samplesheet
+from scdrugmap.errors import DataError
 from scdrugmap.evaluation.protocols import PROTOCOLS
 from scdrugmap.files import canonical_json, hash_json, write_json
 from scdrugmap.manifest import (
@@ -37,7 +38,7 @@ from scdrugmap.registry import get_registry
 from scdrugmap.run.entries import Entry
 from scdrugmap.run.journal import RunFolder
 from scdrugmap.run.plan import Job
-from scdrugmap.run.record import RunRecord, read_run, write_run
+from scdrugmap.run.record import RUN_FILE, RunRecord, read_run, write_run
 from scdrugmap.run.store import Store
 from scdrugmap.run.tasks import StepTask, read_task, reads_embeddings
 from scdrugmap.specs import DatasetSpec
@@ -63,6 +64,18 @@ def test_the_record_of_a_run_comes_back(run: RunRecord) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_run(Path(folder), run)
         assert read_run(Path(folder)) == run
+
+
+@RECORD
+@given(records(RunRecord), st.floats(0, 1, exclude_max=True))
+def test_the_record_of_a_run_that_was_cut_is_refused(run: RunRecord, part: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_run(Path(folder), run)
+        path = Path(folder) / RUN_FILE
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(part * (len(whole) - 1))])  # but for the end of the last line
+        with pytest.raises(DataError, match="cannot be read"):
+            read_run(Path(folder))
 
 
 @RECORD
