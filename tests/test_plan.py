@@ -90,6 +90,19 @@ def test_drawn_cells_keep_the_share_of_every_group_and_label() -> None:
     assert not other.frame.equals(drawn.frame)
 
 
+def test_donors_whose_names_run_together_with_those_of_datasets_are_two_strata() -> None:
+    frame = pd.DataFrame(
+        {
+            "dataset": ["a"] * 1000 + ["a1"],
+            "cell": [f"c{i}" for i in range(1001)],
+            "donor": ["1x"] * 1000 + ["x"],
+            "label": "sensitive",
+        }
+    )
+    drawn, _ = draw_cells(Design(frame), 10, 0)
+    assert drawn.frame["dataset"].value_counts().to_dict() == {"a": 9, "a1": 1}
+
+
 def test_a_rare_stratum_keeps_a_cell() -> None:
     frame = pd.DataFrame(
         {

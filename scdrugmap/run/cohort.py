@@ -151,13 +151,12 @@ def draw_cells(design: Design, most: int | None, seed: int) -> tuple[Design, tup
     frame = design.frame
     if most is None or len(frame) <= most:
         return design, ()
-    stratum = frame["dataset"] + "\0" + frame["donor"] + "\0" + frame["label"]
-    code, names = pd.factorize(stratum, sort=True)
+    code = frame.groupby(["dataset", "donor", "label"]).ngroup().to_numpy()
     wanted = _shares(np.bincount(code), most)
     random = np.random.default_rng(seed)
     keep = [
         random.choice(np.flatnonzero(code == number), wanted[number], replace=False)
-        for number in range(len(names))
+        for number in range(len(wanted))
     ]
     rows = np.sort(np.concatenate(keep))
     notice = (
