@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scdrugmap.errors import ResourceError, UsageError
+from scdrugmap.plain import ascii_escapes
 from scdrugmap.system_errors import resource_error
 from scdrugmap.temporary_names import TEMPORARY_SUFFIX, abandoned, temporary_name
 
@@ -376,8 +377,12 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write a JSON file that people can read, whole or not at all."""
-    write_text(target, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    """Write a JSON file that people can read, whole or not at all.
+
+    What cannot be seen, or would steer a terminal, stands in it as an escape: names are of strangers.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    write_text(target, ascii_escapes(text) + "\n")
 
 
 def canonical_json(value: Any) -> str:

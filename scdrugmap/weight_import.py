@@ -22,6 +22,7 @@ from scdrugmap.manifest import (
     read_manifest,
 )
 from scdrugmap.modelkit.published import check_unchanged
+from scdrugmap.plain import ascii_escapes
 from scdrugmap.specs import ModelSpec
 from scdrugmap.system_errors import resource_error
 from scdrugmap.weight_places import place_to_keep, weight_set
@@ -118,7 +119,7 @@ def import_weights(
         for file, content in ((CONFIG, weights.config), (VOCABULARY, weights.vocabulary)):
             # In their own order: a vocabulary's may mean something.
             text = json.dumps(dict(content), ensure_ascii=False, allow_nan=False, indent=0)
-            write_text(staging / file, text + "\n")
+            write_text(staging / file, ascii_escapes(text) + "\n")
         manifest = Manifest(
             model=spec.name,
             name=name,

@@ -168,9 +168,10 @@ def _rounded(table: pd.DataFrame) -> pd.DataFrame:
 
 def _downloads(tables: RunTables, bib: str) -> list[dict[str, Any]]:
     """Return the files that the page holds besides the tables that it shows."""
+    from scdrugmap.run.record import run_text
     from scdrugmap.tables import table_bytes
 
-    record = tables.run.model_dump_json(indent=2) + "\n"
+    record = run_text(tables.run)
     return [
         web_file(
             "metrics.tsv",

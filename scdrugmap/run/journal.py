@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from scdrugmap.config import read_config, write_config
 from scdrugmap.errors import DataError, ResourceError, UsageError
 from scdrugmap.files import make_folder, remove
+from scdrugmap.plain import ascii_escapes
 from scdrugmap.run.record import CELL_MAP_FILE, RUN_FILE
 from scdrugmap.system_errors import resource_error
 from scdrugmap.temporary_names import TEMPORARY_SUFFIX
@@ -101,7 +102,8 @@ class RunFolder:
     def note(self, event: str, **facts: Any) -> None:
         """Add a line to the history; one that a full disk or a kill cut off stays by itself."""
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **facts}
-        data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        text = ascii_escapes(json.dumps(line, ensure_ascii=False))
+        data = f"{text}\n".encode("utf-8", "backslashreplace")
         path = self.path / HISTORY_FILE
         try:
             with open(path, "ab+", buffering=0) as handle:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.files import write_text
+from scdrugmap.plain import ascii_escapes
 
 RUN_FILE = "run.json"
 CELL_MAP_FILE = "cellmap.tsv.gz"
@@ -120,9 +121,14 @@ class RunRecord(Record):
     times: dict[str, Any] = Field(default_factory=dict, description="never part of a hash")
 
 
+def run_text(run: RunRecord) -> str:
+    """Return the record as ``run.json`` holds it."""
+    return ascii_escapes(run.model_dump_json(indent=2)) + "\n"
+
+
 def write_run(folder: Path, run: RunRecord) -> None:
     """Write ``run.json`` of a run folder."""
-    write_text(folder / RUN_FILE, run.model_dump_json(indent=2) + "\n")
+    write_text(folder / RUN_FILE, run_text(run))
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from scdrugmap.errors import DataError, PluginError, UsageError
 from scdrugmap.files import atomic_path, check_output
+from scdrugmap.plain import ascii_escapes
 from scdrugmap.progress import say
 from scdrugmap.registry import get_registry
 from scdrugmap.specs import ModelSpec, Options
@@ -100,7 +101,7 @@ class Predictor:
         check_output(target, overwrite=overwrite)
         data = write_archive(
             {
-                INFO_FILE: (self.info.model_dump_json(indent=1) + "\n").encode(),
+                INFO_FILE: (ascii_escapes(self.info.model_dump_json(indent=1)) + "\n").encode(),
                 CARD_FILE: model_card(self.info).encode(),
                 REFERENCE_FILE: dump_tensors(self.reference),
                 **self.files,

@@ -11,6 +11,7 @@ nothing is written outside the folder that was named.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import zipfile
@@ -21,8 +22,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from scdrugmap.files import hash_json, write_json
 from scdrugmap.plain import UNSEEN, ascii_escapes, printable, visible
 from scdrugmap.progress import Progress, say
+from scdrugmap.run.journal import HISTORY_FILE, RunFolder
+from scdrugmap.run.record import read_run
 from scdrugmap.tables import escape, read_table, unescape, write_table
 from tests.faults.browser import CHROMIUM, Browser, browser
 from tests.faults.hostile_names import (
@@ -158,6 +162,30 @@ def test_tables_of_a_run_are_sound_and_give_names_back(made: Made) -> None:
     assert set(found["cell"]) == {f"{ALL[i % len(ALL)]}{i}" for i in range(160)}
     assert set(found["dataset"]) == {DATASET}
     assert set(found["sample"]) == {ALL[i] for i in (0, 3, 9, 10, 16, 18, 22, 25)}
+
+
+def test_json_of_a_run_is_harmless_and_gives_names_back(made: Made) -> None:
+    files = sorted([*made.run.rglob("*.json"), *made.run.rglob("*.jsonl")])
+    assert {"run.json", "history.jsonl"} <= {path.name for path in files}
+    for path in files:
+        assert_harmless(path.read_text("utf-8"))
+    assert "\\u202e" in (made.run / "run.json").read_text("utf-8")
+    assert [item.name for item in read_run(made.run).datasets] == [DATASET]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_in_json_is_harmless_and_comes_back(tmp_path: Path, name: str) -> None:
+    text = HOSTILE[name]
+    write_json(tmp_path / "a.json", {text: [text]})
+    folder = RunFolder(tmp_path)
+    folder.note("tried", name=text)
+    for path, wanted in ((tmp_path / "a.json", {text: [text]}), (tmp_path / HISTORY_FILE, text)):
+        written = path.read_text("utf-8")
+        assert_harmless(written)
+        found = json.loads(written)
+        assert (found if path.suffix == ".json" else found["name"]) == wanted
+    plain = json.dumps([text], ensure_ascii=False)
+    assert hash_json([text]) == hashlib.sha256(plain.encode()).hexdigest(), "hashes stay"
 
 
 def test_the_report_holds_names_as_text_and_nothing_that_runs_or_fetches(made: Made) -> None:
