@@ -31,10 +31,11 @@ def is_group(node: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """Return an attribute as text, whichever way it was stored."""
+    """Return an attribute as text, whichever way it was stored; what is no UTF-8 is replaced."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "replace")
 
 
 def encoding(node: Any) -> str:

@@ -244,5 +244,5 @@ def item_size(kind: Any) -> int:
     """Return the bytes of a value of a type as the metadata name it; 0: that is not known."""
     try:
         return int(np.dtype(kind).itemsize)
-    except (TypeError, ValueError):
+    except (SyntaxError, TypeError, ValueError):  # of commas, NumPy's parser raises the first
         return 0

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from h5py import h5a, h5s, h5t
 from scipy import sparse
 
 from scdrugmap.errors import DataError
@@ -238,6 +239,18 @@ def test_table_whose_index_is_not_there(refused, make, path, part):
     with make.edit(path) as file:
         file[part].attrs["_index"] = "barcode"
     refused(path, DataError, f"{part} names 'barcode' as its index but has no", "damaged")
+
+
+@pytest.mark.parametrize("part", ["obs", "var"])
+def test_table_whose_index_has_a_name_that_is_no_utf8(refused, make, path, part):
+    kind = h5t.C_S1.copy()
+    kind.set_size(h5t.VARIABLE)
+    kind.set_cset(h5t.CSET_UTF8)
+    with make.edit(path) as file:
+        del file[part].attrs["_index"]
+        made = h5a.create(file[part].id, b"_index", kind, h5s.create(h5s.SCALAR))
+        made.write(np.array(b"ce\xabll", object))
+    refused(path, DataError, f"{part} names 'ce\ufffdll' as its index but has no", "damaged")
 
 
 def _categorical(file: h5py.File, codes: list[int], categories: list[str]) -> None:

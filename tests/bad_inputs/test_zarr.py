@@ -200,7 +200,6 @@ def test_store_of_any_packer_is_read(store, read, make, packer):
     assert np.array_equal(read(store)[1], make.counts())
 
 
-@pytest.mark.case(109)
 @pytest.mark.parametrize(("store", "packer"), PACKED, indirect=["store"])
 def test_piece_that_unpacks_to_thousands_of_times_what_it_stands_for(store, refused, packer):
     """Some are refused by their size already: so many bytes cannot be what is declared, packed."""
@@ -255,6 +254,12 @@ def test_piece_that_is_packed_twice(store, refused):
 def test_lzma_without_a_header(store, refused):
     edit(store, "X/data", compressor={"id": "lzma", "format": 3})
     refused(store, DataError, "X/data is stored with lzma without a header", "gzip")
+
+
+def test_type_that_is_none(store, refused):
+    name = "dtype" if (store / "X/data/.zarray").exists() else "data_type"
+    edit(store, "X/data", **{name: ",f"})
+    refused(store, DataError, "X cannot be read", "damaged")
 
 
 def test_codec_that_makes_enormous_values(store, refused):
