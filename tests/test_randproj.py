@@ -121,7 +121,7 @@ def test_it_is_fast(loaded: LoadedModel) -> None:
         rows = cells.rows(np.arange(cells.n_cells))
         best = np.inf
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             embed_rows(loaded.model, cells.genes, rows, cells.names)
-            best = min(best, time.perf_counter() - began)
-    assert 2000 / best > 2000  # 10,000 and more alone; tests share the machine
+            best = min(best, time.process_time() - began)
+    assert 2000 / best > 2000  # 10,000 and more alone, of a processor that others use too
