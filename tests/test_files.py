@@ -6,6 +6,8 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -327,3 +329,116 @@ def test_everything_within_a_folder_is_flushed_before_it_gets_its_name(
     assert sorted(names) == [".", "b", "in", "in/deep", "in/deep/a"]
     assert names.index("in/deep/a") < names.index("in/deep") < names.index("in")
     assert flushed[-2:] == [folder, tmp_path]
+
+
+def failing(number: int) -> Callable[..., None]:
+    """Return a call of the operating system that fails."""
+
+    def call(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+def test_an_output_in_a_folder_that_cannot_be_written_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", failing(errno.EROFS))
+    with pytest.raises(ResourceError, match="the file system is read-only"):
+        files.check_output(tmp_path / "a", overwrite=False)
+
+
+def test_two_outputs_of_one_name_are_refused(tmp_path: Path) -> None:
+    files.check_different([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(UsageError, match="is given for two outputs"):
+        files.check_different([tmp_path / "a", tmp_path / "b", tmp_path / "x" / ".." / "a"])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_name_that_cannot_be_flushed_is_taken_back_if_it_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    target = tmp_path / "a"
+    if there:
+        target.write_text("old")
+    flush = os.fsync
+
+    def fail_on_folders(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):  # noqa: PTH112  what a link leads to
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_on_folders)
+    with (
+        pytest.raises(ResourceError, match="input/output error"),
+        files.atomic_path(target) as temporary,
+    ):
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == (["a"] if there else [])
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_flush_folders_is_let_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", failing(number))
+    files.sync_folder(tmp_path)
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        files.sync_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_get_its_name_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "rename", failing(errno.EIO))
+    with (
+        pytest.raises(ResourceError, match="made: the disk reported an input/output error"),
+        files.atomic_folder(tmp_path / "made") as folder,
+    ):
+        (folder / "a").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_without_bytes_where_none_can_be_counted(tmp_path: Path) -> None:
+    def write(temporary: Path) -> None:
+        temporary.unlink()
+        failing(errno.ENOSPC)()
+
+    with (
+        pytest.raises(ResourceError) as caught,
+        files.atomic_path(tmp_path / "a") as temporary,
+    ):
+        write(temporary)
+    assert caught.value.message == f"{tmp_path / 'a'}: the disk is full"
+
+
+def test_holes_stay_where_the_system_cannot_fill_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    path = tmp_path / "a"
+    with open(path, "wb") as handle:
+        handle.truncate(1 << 20)
+    files.reserve(path)
+    assert path.stat().st_blocks == 0
+
+
+@pytest.mark.parametrize("process", [2**31 - 1, 10**30])
+def test_a_number_that_no_process_can_have_is_tidied_up_only_if_it_is_a_number(
+    tmp_path: Path, process: int
+) -> None:
+    prefix = temporary_names.temporary_name(tmp_path / "a").name.rsplit("-", 3)[0]
+    left = tmp_path / f"{prefix}-{process}-00000000{temporary_names.TEMPORARY_SUFFIX}"
+    left.touch()
+    found = list(temporary_names.abandoned(tmp_path / "a"))
+    assert found == ([left] if process < 2**31 else [])
+
+
+def test_a_process_of_which_nothing_can_be_learnt_counts_as_living(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = temporary_names.temporary_name(tmp_path / "a")
+    temporary.touch()
+    monkeypatch.setattr(Path, "read_text", failing(errno.ENOENT))
+    assert list(temporary_names.abandoned(tmp_path / "a")) == []

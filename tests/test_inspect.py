@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+
 import h5py
 import numpy as np
 import pytest
 
-from scdrugmap.data.inspect import check_stamp, file_stamp, open_scanned, scan
-from scdrugmap.errors import DataError, UsageError
+from scdrugmap.data import inspect
+from scdrugmap.data.inspect import Scan, check_stamp, file_stamp, open_scanned, scan
+from scdrugmap.errors import DataError, ResourceError, UsageError
 from scdrugmap.testing import synthetic_adata
 
 
@@ -100,3 +105,69 @@ def test_strings_lists_and_structures_of_old_files_are_allowed_where_they_belong
     found = scan(path)
     assert found.objects["uns/table"]["values"] == "structure"
     assert found.objects["uns/lists"]["values"] == "lists of integer"
+
+
+def test_large_arrays_that_are_never_read_are_told(path):
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("uns/huge", (3 << 30,), "u1", chunks=(1 << 20,), compression="gzip")
+    notice = "cells.h5ad: uns/huge declares 3,221,225,472 bytes and is not read"
+    assert scan(path).notices == (notice,)
+
+
+@pytest.fixture
+def writer(path) -> Iterator[None]:
+    """Another process that writes the file."""
+    code = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.communicate()
+
+
+def test_file_that_another_process_writes_is_left_alone(path, writer):
+    with pytest.raises(ResourceError, match="is locked: another process is writing it") as caught:
+        scan(path)
+    assert caught.value.hint == "wait until it is done, try again"
+
+
+def test_file_that_another_process_began_to_write_since_is_left_alone(path, request):
+    found = scan(path)
+    request.getfixturevalue("writer")
+    with pytest.raises(ResourceError, match="is locked: another process is writing it"):
+        open_scanned(found)
+
+
+def test_file_that_ends_early_is_told_with_its_size(path):
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match="5,000 bytes; incomplete download") as caught:
+        scan(path)
+    assert caught.value.hint
+
+
+def test_file_that_was_replaced_since_is_not_opened(path, tmp_path):
+    found = scan(path)
+    path.rename(tmp_path / "old.h5ad")
+    synthetic_adata(20, 50).write_h5ad(path)
+    with pytest.raises(DataError, match="the file changed while it was being read"):
+        open_scanned(found)
+
+
+def test_file_that_cannot_be_opened_any_more_is_named(path):
+    found = scan(path)
+    path.write_bytes(b"no longer HDF5")
+    with pytest.raises(DataError, match="the file changed while it was being read"):
+        open_scanned(found)
+    with pytest.raises(DataError, match=r"cells\.h5ad: .*file signature not found") as caught:
+        open_scanned(Scan(path, file_stamp(path), {}))
+    assert caught.value.hint == "fetch the file again"
+
+
+def test_death_by_a_signal_without_a_name_is_told_by_its_number(path, tmp_path, monkeypatch):
+    walk = tmp_path / "walk.py"
+    walk.write_text("import os; os.kill(os.getpid(), 40)")
+    monkeypatch.setattr(inspect, "_WALK", walk)
+    with pytest.raises(DataError, match=r"failed on this file \(ended by signal 40\)"):
+        scan(path)

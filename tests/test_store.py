@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -290,3 +293,30 @@ assert store.notices == []
     for process in processes:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
+
+
+@pytest.mark.parametrize(("number", "granted"), [(errno.ENOLCK, True), (errno.EIO, False)])
+def test_where_locks_do_not_work_they_are_granted_and_other_errors_are_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: int, granted: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    if granted:
+        lock = store.acquire("embedding", KEY)
+        assert lock is not None
+        lock.release()
+        return
+    with pytest.raises(ResourceError, match="input/output error"):
+        store.acquire("embedding", KEY)
+
+
+def test_an_entry_that_is_a_link_is_set_aside(store: Store, tmp_path: Path) -> None:
+    path = store.put("embedding", KEY, write, RECORD)
+    assert path is not None
+    (tmp_path / "elsewhere").write_bytes((path / "values").read_bytes())
+    (path / "values").unlink()
+    (path / "values").symlink_to(tmp_path / "elsewhere")
+    assert store.get("embedding", KEY) is None
+    assert "values is no plain file" in store.notices[-1]
