@@ -78,3 +78,28 @@ def test_a_column_is_found_by_its_name() -> None:
     obs = pd.DataFrame({"response": ["a"]})
 
     assert require_column(obs, "response", "--label", "f").tolist() == ["a"]
+
+
+def test_a_column_without_any_label_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no cell has a label in 'response' \(2 are missing"):
+        LabelMap.parse().apply(column(None, np.nan), where="f")
+
+
+def test_values_that_are_true_or_false_ask_which_is_sensitive() -> None:
+    with pytest.raises(DataError, match="'response' holds 0 and 1: which one is sensitive"):
+        LabelMap.parse().apply(column(1, 0, 1), where="f")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("responce", "did you mean response"),
+        ("Response", "did you mean response"),
+        ("z", "obs has"),
+    ],
+)
+def test_a_column_that_is_not_there_is_told_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=f"f has no column '{name}' in obs .--label") as caught:
+        require_column(pd.DataFrame({"response": ["a"], "depth": [1]}), name, "--label", "f")
+    assert hint in caught.value.hint
+    assert caught.value.hint.endswith("obs has: response, depth")

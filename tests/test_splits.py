@@ -315,3 +315,9 @@ def test_permutation_gives_a_group_with_both_labels_one() -> None:
     mixed = change(design(10), [0, 1], label="sensitive")  # 2 of 5 cells of a resistant donor
     permuted = permute_labels(mixed, 0).frame
     assert (permuted.groupby("donor")["label"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(UsageError, match=f"--seed {seed} is not between 0 and"):
+        make_split(design(), "pooled-group", seed=seed)
