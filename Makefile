@@ -40,7 +40,7 @@ demo: install  ## Simulate a cohort, run the whole benchmark on it, write runs/d
 	$(BIN)/scdrugmap benchmark benchmarks/demo.yaml -o runs/demo --overwrite
 	@echo "Open runs/demo/report.html"
 
-# one thread a worker: threads of small products that wait for each other took ten times as long
+# one thread a worker: with more, threads that wait for each other cost three to ten times as much
 test test-unit: export OMP_NUM_THREADS ?= 1
 
 test: install  ## Run all tests
