@@ -377,10 +377,7 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write a JSON file that people can read, whole or not at all.
-
-    What cannot be seen, or would steer a terminal, stands in it as an escape: names are of strangers.
-    """
+    """Write a JSON file that people can read, whole or not at all; what steers a terminal escaped."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
     write_text(target, ascii_escapes(text) + "\n")
 

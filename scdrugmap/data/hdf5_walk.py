@@ -9,11 +9,9 @@ the file. The answer is one JSON object on stdout: ``{"objects": ...}`` or
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import resource
 import sys
 from typing import Any
 
@@ -21,13 +19,8 @@ import h5py
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
 
 from scdrugmap.data.hdf5_storage import LZF, Storage, find_bomb
-from scdrugmap.data.unpacking import MOST_BYTES, UNPACKED_PER_SECOND
-
-MAX_MEMORY = 192 << 20
-"""Address space that looking may take; strings of unknown length are read within it."""
-
-MAX_SECONDS = 20
-"""Processor time that looking may take; damage can send the library round in circles."""
+from scdrugmap.data.look_limits import allow_time, limit_memory
+from scdrugmap.data.unpacking import MOST_BYTES
 
 MAX_DEPTH = 8
 MAX_OBJECTS = 100_000
@@ -382,26 +375,6 @@ def look(path: str) -> dict[str, Any]:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as err:
         words = " ".join(str(err).split())
         return {"error": [f"its metadata cannot be read: {words}", DAMAGED], "kind": "damaged"}
-
-
-def allow_time(n_bytes: int) -> None:
-    """Allow the processor time that unpacking some bytes takes (where the system can)."""
-    with contextlib.suppress(OSError, ValueError):
-        soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        if soft != resource.RLIM_INFINITY:
-            resource.setrlimit(
-                resource.RLIMIT_CPU, (soft + n_bytes // UNPACKED_PER_SECOND + 1, hard)
-            )
-
-
-def limit_memory() -> None:
-    """Allow this process little more address space than it has now (where the system can)."""
-    with contextlib.suppress(OSError, ValueError):
-        with open("/proc/self/statm", encoding="ascii") as handle:
-            now = int(handle.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, resource.RLIM_INFINITY))
-        resource.setrlimit(resource.RLIMIT_AS, (now + MAX_MEMORY, now + MAX_MEMORY))
 
 
 if __name__ == "__main__":
