@@ -22,9 +22,9 @@ def allow_time(n_bytes: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
         if soft != resource.RLIM_INFINITY:
-            resource.setrlimit(
-                resource.RLIMIT_CPU, (soft + n_bytes // UNPACKED_PER_SECOND + 1, hard)
-            )
+            seconds = soft + n_bytes // UNPACKED_PER_SECOND + 1
+            most = seconds if hard == resource.RLIM_INFINITY else min(seconds, hard)
+            resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
 
 
 def limit_memory() -> None:
