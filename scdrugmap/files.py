@@ -182,8 +182,7 @@ def together(*targets: Path | None) -> Iterator[None]:
 
 
 def _group_of(target: Path) -> _Group | None:
-    place = target.absolute()
-    return next((group for group in _groups.get() if place in group.targets), None)
+    return next((group for group in _groups.get() if target.absolute() in group.targets), None)
 
 
 def _place(temporary: Path, target: Path) -> bool:
@@ -320,7 +319,8 @@ def _size(path: Path) -> int:
 def remove(path: Path) -> None:
     """Remove a file or folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(2):  # a call that fails once need not fail again
+            shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scdrugmap.errors import DataError, UsageError
 from scdrugmap.evaluation.protocols import get_protocol
-from scdrugmap.files import check_output, hash_json, write_json
+from scdrugmap.files import check_output, hash_json, make_folder, write_json
 from scdrugmap.model.parts import Shard
 from scdrugmap.progress import say
 from scdrugmap.run.entries import Entry
@@ -232,7 +232,7 @@ def write_plan(
     plan = make_plan(config)
     folder = RunFolder(output / SPLITS_FOLDER)
     for path in (folder.controls, output / TASKS_FOLDER):
-        path.mkdir(parents=True)
+        make_folder(path)
     write_splits_of(plan, folder)
     CellRows.write(plan.cohort.design.frame, folder.path)
     networks = list_networks(plan)

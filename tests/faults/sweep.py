@@ -24,6 +24,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -109,7 +110,8 @@ def work(part: int, n_parts: int, commands: Sequence[str], seed: int, end: float
             try:
                 outcome = case.check(scenes[case.command])
             except AssertionError as err:
-                outcome, fault = "FAULT", " ".join(str(err).split())[:600]
+                line = traceback.extract_tb(err.__traceback__)[-1].line
+                outcome, fault = "FAULT", " ".join(f"{line}: {err}".split())[:600]
             seconds = round(time.monotonic() - began, 2)
             line = {**asdict(case), "outcome": outcome, "fault": fault, "seconds": seconds}
             file.write(json.dumps(line) + "\n")
