@@ -221,6 +221,7 @@ def check_metrics(table: pd.DataFrame, where: str = "metrics") -> None:
     _require_one_of(table["level"], LEVELS, where)
     fold = table["fold"].astype(str)
     _require(fold.str.isdecimal() | (fold == "all"), fold, where, "is neither a fold nor all")
+    _require_no_nul(table, (*METRIC_COLUMNS[:9], FACET), where)
     _require_unique(metric_columns(table), (*METRIC_COLUMNS[:9], FACET), where)
 
 
@@ -233,6 +234,7 @@ def check_comparisons(table: pd.DataFrame, where: str = "comparisons") -> None:
         A column is missing, or a row occurs twice; names row and column.
     """
     _require_columns(table, COMPARISON_COLUMNS, where)
+    _require_no_nul(table, (*COMPARISON_COLUMNS[:8], "test"), where)
     _require_unique(table, (*COMPARISON_COLUMNS[:8], "test"), where)
 
 

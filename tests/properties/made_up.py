@@ -57,7 +57,7 @@ hostile_names = st.one_of(
 """Names that break tables which are written without care."""
 
 cell_names = hostile_names.filter(lambda name: "\0" not in name)
-"""Names of cells, samples and donors: those with a NUL are refused where they are read."""
+"""Names of cells, samples, models and the like: those with a NUL are refused where they are read."""
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 probabilities = st.floats(0, 1, width=32)

@@ -136,11 +136,7 @@ def test_predictions_come_back_from_their_file(table: pd.DataFrame, packed: bool
 
 def _filled(names: tuple[str, ...], texts_of: tuple[str, ...], whole: tuple[str, ...]) -> Any:
     one = {
-        name: hostile_names
-        if name in texts_of
-        else st.integers(0, 2**40)
-        if name in whole
-        else floats
+        name: cell_names if name in texts_of else st.integers(0, 2**40) if name in whole else floats
         for name in names
     }
     return st.fixed_dictionaries(one)
@@ -153,7 +149,7 @@ _WHOLE = ("n", "n_sensitive", "n_groups", "n_invalid", "seed", "n_units", "n_com
 @QUICK
 @given(
     st.lists(_filled(METRIC_COLUMNS, _METRIC_TEXTS, _WHOLE), min_size=1, max_size=4),
-    hostile_names,
+    cell_names,
     st.sampled_from(["cell", "sample", "dataset_macro"]),
 )
 def test_metrics_come_back_from_their_file(
