@@ -41,7 +41,7 @@ demo: install  ## Simulate a cohort, run the whole benchmark on it, write runs/d
 	@echo "Open runs/demo/report.html"
 
 # one thread a worker: with more, threads that wait for each other cost three to ten times as much
-test test-unit: export OMP_NUM_THREADS ?= 1
+test test-unit reliability properties-long: export OMP_NUM_THREADS ?= 1
 
 test: install  ## Run all tests
 	$(PYTEST) $(IN_WORKERS) -q
@@ -170,11 +170,11 @@ million: install  ## Memory of every verb on a million cells; 5 GB of files
 	$(BIN)/python benchmarks/million_cells.py build/million
 
 properties-long: install  ## Try every property on 200 random examples
-	HYPOTHESIS_PROFILE=long $(PYTEST) -q --timeout 3000 tests/properties
+	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(WORKERS) -q --timeout 6000 tests/properties
 
 reliability: install  ## Run the tests of hardening and write docs/reliability.md from them and the long runs
 	mkdir -p build
-	$(PYTEST) -n $(WORKERS) --dist loadfile -q --junitxml build/reliability.xml $(HARDENING)
+	$(PYTEST) $(IN_WORKERS) -q --junitxml build/reliability.xml $(HARDENING)
 	$(BIN)/python scripts/make_reliability_page.py --tests build/reliability.xml
 
 clean:  ## Remove everything that was made
