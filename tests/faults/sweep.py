@@ -38,6 +38,7 @@ from scenes import ALL_KINDS, COMMANDS, KINDS_THAT_FAIL, Scene, make_inputs
 from scdrugmap.files import write_json
 
 RESULTS = Path(__file__).with_name("results")
+FAULT = "FAULT"
 JOURNAL = Path(__file__).parents[2] / "build" / "faults"
 
 
@@ -99,7 +100,7 @@ def work(part: int, n_parts: int, commands: Sequence[str], seed: int, end: float
     cases = [case for scene in scenes.values() for case in cases_of(scene)]
     random.Random(seed).shuffle(cases)
     (JOURNAL / "there.json").write_text(json.dumps([asdict(case) for case in cases]))
-    done = {case for case, _, _ in journal()}
+    done = journal()
     with (JOURNAL / f"tried-{part}.jsonl").open("a") as file:
         for case in cases[part::n_parts]:
             if case in done:
@@ -110,11 +111,11 @@ def work(part: int, n_parts: int, commands: Sequence[str], seed: int, end: float
             try:
                 outcome = case.check(scenes[case.command])
             except AssertionError as err:
-                line = traceback.extract_tb(err.__traceback__)[-1].line
-                outcome, fault = "FAULT", " ".join(f"{line}: {err}".split())[:600]
+                asserted = traceback.extract_tb(err.__traceback__)[-1].line
+                outcome, fault = FAULT, " ".join(f"{asserted}: {err}".split())[:600]
             seconds = round(time.monotonic() - began, 2)
-            line = {**asdict(case), "outcome": outcome, "fault": fault, "seconds": seconds}
-            file.write(json.dumps(line) + "\n")
+            found = {"outcome": outcome, "fault": fault, "seconds": seconds}
+            file.write(json.dumps({"case": asdict(case), **found}) + "\n")
             file.flush()
             sys.stdout.write(f"{case}: {outcome} {fault}\n")
             sys.stdout.flush()
@@ -122,15 +123,14 @@ def work(part: int, n_parts: int, commands: Sequence[str], seed: int, end: float
     shutil.rmtree(place)
 
 
-def journal() -> list[tuple[Case, dict[str, Any], float]]:
-    """Return what was tried so far: the case, its line, and the seconds that it took."""
+def journal() -> dict[Case, dict[str, Any]]:
+    """Return what was tried so far: outcome, fault (text) and seconds of each case."""
     found = {}
     for path in sorted(JOURNAL.glob("tried-*.jsonl")):
         for text in path.read_text().splitlines():
             line = json.loads(text)
-            case = Case(line["command"], line["kind"], line["k"], line["what"])
-            found[case] = line
-    return [(case, line, line["seconds"]) for case, line in found.items()]
+            found[Case(**line.pop("case"))] = line
+    return found
 
 
 def main() -> None:
@@ -166,10 +166,12 @@ def write_records() -> None:
         (False, "write-errors", "File calls of commands that write, failed one by one"),
         (True, "kill-points", "File calls of commands that write, killed before one by one"),
     ):
-        of_kind = [each for each in tried if (each[0].what == "kill") == killed]
-        faults = [f"{case}: {line['fault']}" for case, line, _ in of_kind if line["fault"]]
+        of_kind = {case: line for case, line in tried.items() if (case.what == "kill") == killed}
+        faults = [
+            f"{c}: {line['fault']}" for c, line in of_kind.items() if line["outcome"] == FAULT
+        ]
         n_there = sum((case.what == "kill") == killed for case in there)
-        outcomes = Counter(f"{case.command}: {line['outcome']}" for case, line, _ in of_kind)
+        outcomes = Counter(f"{case.command}: {line['outcome']}" for case, line in of_kind.items())
         which = "All" if len(of_kind) == n_there else f"{len(of_kind):,} of the {n_there:,}"
         record: dict[str, Any] = {
             "subject": subject,
@@ -178,10 +180,10 @@ def write_records() -> None:
             "held": len(of_kind) - len(faults),
             "outcomes": dict(sorted(outcomes.items())),
             "command": "make faults",
-            "seconds": round(sum(seconds for *_, seconds in of_kind), 1),
+            "seconds": round(sum(line["seconds"] for line in of_kind.values()), 1),
             "machine": {"cpu": os.cpu_count(), "python": platform.python_version()},
             "notes": f"{which} that there are; each is followed by an undisturbed run with the "
-            "same bytes as one that never failed. Seconds of one core. "
+            "same bytes as one that never failed. Seconds of all workers together. "
             f"{'Faults: ' + '; '.join(faults) if faults else 'All held.'}",
         }
         write_json(RESULTS / f"{name}.json", record)
