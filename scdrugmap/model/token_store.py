@@ -98,27 +98,33 @@ class _Entry:
 
         if temporary:
             weakref.finalize(self, remove, folder)
-        file = safe_open(folder / _FILE, framework="numpy")
-        names = list(file.keys())
-        self.start: np.ndarray = file.get_tensor("start")
-        self._flat = {n[5:]: file.get_slice(n) for n in names if n.startswith("flat.")}
-        self._cell = {n[5:]: file.get_slice(n) for n in names if n.startswith("cell.")}
+        self._file = safe_open(folder / _FILE, framework="numpy")
+        self._names = list(self._file.keys())
+        self.start: np.ndarray = self._file.get_tensor("start")
 
     def cell(self, row: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the fields per token and per cell of one cell, all of them arrays."""
         first, last = int(self.start[row]), int(self.start[row + 1])
         return (
-            {name: values[first:last] for name, values in self._flat.items()},
-            {name: values[row : row + 1] for name, values in self._cell.items()},
+            {name[5:]: self._rows(name, first, last) for name in self._of("flat.")},
+            {name[5:]: self._rows(name, row, row + 1) for name in self._of("cell.")},
         )
 
     def all_cells(self) -> Tokens:
         """Return the tokens of all cells."""
         return Tokens(
             self.start,
-            {name: values[:] for name, values in self._flat.items()},
-            {name: values[:] for name, values in self._cell.items()},
+            {name[5:]: self._file.get_tensor(name) for name in self._of("flat.")},
+            {name[5:]: self._file.get_tensor(name) for name in self._of("cell.")},
         )
+
+    def _of(self, kind: str) -> list[str]:
+        return [name for name in self._names if name.startswith(kind)]
+
+    def _rows(self, name: str, first: int, last: int) -> np.ndarray:
+        if first == last:  # safetensors 0.8 refuses an empty slice at the end of a tensor
+            return self._file.get_tensor(name)[:0]
+        return self._file.get_slice(name)[first:last]
 
 
 def store_tokens(job: EmbeddingJob, index: np.ndarray) -> CellTokens:
