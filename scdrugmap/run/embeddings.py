@@ -21,6 +21,7 @@ import pandas as pd
 from scdrugmap.errors import DataError
 from scdrugmap.files import atomic_path, check_room, remove, reserve
 from scdrugmap.model.batching import NO_KNOWN_GENES
+from scdrugmap.system_errors import resource_error
 from scdrugmap.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class MappedEmbeddings:
         try:
             self.values = np.lib.format.open_memmap(path, mode="r")
         except (EOFError, OSError, ValueError) as err:
-            raise DataError(f"{path} is no file of embeddings: {err}", hint=hint) from err
+            damaged = DataError(f"{path} is no file of embeddings: {err}", hint=hint)
+            raise (resource_error(err, path) or damaged) from err
         shape, dtype = self.values.shape, self.values.dtype
         if len(shape) != 2 or shape[0] != rows.n_cells or dtype != np.float32:
             raise DataError(
