@@ -149,6 +149,8 @@ class Scene:
             if self.out not in path.parents or TEMPORARY_SUFFIX in str(path):
                 continue
             name = str(path.relative_to(self.out))
+            if "/store/" in name:  # where a run keeps what no cache can hold
+                continue
             if path.name == ".lock" or (not partial and "/jobs/" in name):
                 continue
             found[name] = _wholeness(path) if path.name in _CHANGING else hash_file(path)
